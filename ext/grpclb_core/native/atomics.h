@@ -1,0 +1,65 @@
+/* Atomics of the slots, one implementation: C11's.
+ *
+ * Every counter is one machine word. All accesses are relaxed: a slot publishes no other memory, each word means
+ * something on its own, and a pick that sees a counter a moment old is a pick made a moment earlier
+ * (docs/memory-model.md has the argument). */
+#ifndef GRPCLB_ATOMICS_H
+#define GRPCLB_ATOMICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GRPCLB_CACHE_LINE 64 /* bytes, on every x86-64 and on nearly every AArch64 */
+
+typedef _Atomic(int64_t) grpclb_word;
+
+static inline int64_t grpclb_load(const grpclb_word *word) {
+    return atomic_load_explicit((grpclb_word *)word, memory_order_relaxed);
+}
+
+static inline void grpclb_store(grpclb_word *word, int64_t value) {
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+static inline int64_t grpclb_add(grpclb_word *word, int64_t value) {
+    return atomic_fetch_add_explicit(word, value, memory_order_relaxed);
+}
+
+/* A double travels through its word bit by bit. */
+static inline double grpclb_load_double(const grpclb_word *word) {
+    int64_t bits = grpclb_load(word);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline void grpclb_store_double(grpclb_word *word, double value) {
+    int64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    grpclb_store(word, bits);
+}
+
+/* Take down a flag; true for the one caller who took it. Under the GIL a ticket is never finished by two threads at
+ * once, so only builds without the GIL pay for an exchange. */
+static inline int grpclb_take(grpclb_word *flag) {
+#ifdef Py_GIL_DISABLED
+    return atomic_exchange_explicit(flag, 0, memory_order_acq_rel) != 0;
+#else
+    if (grpclb_load(flag) == 0)
+        return 0;
+    grpclb_store(flag, 0);
+    return 1;
+#endif
+}
+
+static inline void *grpclb_aligned_zeroed(size_t bytes) {
+    size_t whole = (bytes + GRPCLB_CACHE_LINE - 1) / GRPCLB_CACHE_LINE * GRPCLB_CACHE_LINE;
+    void *memory = aligned_alloc(GRPCLB_CACHE_LINE, whole);
+    if (memory != NULL)
+        memset(memory, 0, whole);
+    return memory;
+}
+
+#endif

@@ -1,0 +1,14 @@
+from libc.stdint cimport int64_t
+
+
+cdef extern from "atomics.h" nogil:
+    ctypedef struct word "grpclb_word":
+        pass
+
+    int64_t load "grpclb_load"(const word*) noexcept
+    void store "grpclb_store"(word*, int64_t) noexcept
+    int64_t add "grpclb_add"(word*, int64_t) noexcept
+    double load_double "grpclb_load_double"(const word*) noexcept
+    void store_double "grpclb_store_double"(word*, double) noexcept
+    bint take "grpclb_take"(word*) noexcept
+    void* aligned_zeroed "grpclb_aligned_zeroed"(size_t) noexcept

@@ -1,0 +1,22 @@
+"""The per-call glue between a stub and the endpoint its call goes to."""
+
+from grpclb_core.native.picker cimport Picker
+
+
+cdef class CurrentPicker:
+    cdef public Picker picker  # None while no endpoint can take a call
+    cdef public object loop  # the event loop the channel belongs to; None before its first use
+
+
+cdef class MultiCallable:
+    cdef CurrentPicker current
+    cdef object bind
+    cdef object otherwise
+    cdef list interceptors
+    cdef dict bound
+    cdef bint stream
+
+    cdef object send(self, object request, object timeout, object metadata, object credentials,
+                     object wait_for_ready, object compression)
+    cdef object call(self, object request, object timeout, object metadata, object credentials,
+                     object wait_for_ready, object compression)

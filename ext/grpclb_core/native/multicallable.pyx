@@ -1,0 +1,167 @@
+"""The multi-callables of a balanced channel: pick, start the call on that endpoint, hand back grpc.aio's own call."""
+
+from asyncio import _get_running_loop as running_loop
+
+cimport cython
+
+import grpc.aio
+
+from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
+from grpclb_core.native.picker cimport Picker
+from grpclb_core.native.slot cimport DROPPED
+from grpclb_core.native.ticket cimport Ticket
+
+
+cdef const ClockScale* clock = clock_scale()
+
+
+@cython.final
+cdef class CurrentPicker:
+    """The picker generation in force, replaced whole; None while no endpoint can take a call."""
+
+
+cdef class MultiCallable:
+    """One method of a stub.
+
+    Args:
+        current: where the picker in force is found.
+        bind: makes the multi-callable of this method on the channel of the endpoint that owns a slot.
+        otherwise: takes the calls that cannot start at once: the channel is closed or not started, has interceptors,
+            is used from another loop, or no endpoint is ready. Called with this object and the six call arguments.
+        interceptors: the channel's live list; the fast path is for channels without any.
+        timed: whether the length of a call says how fast its server is.
+    """
+
+    def __init__(self, CurrentPicker current not None, bind, otherwise, list interceptors not None, bint timed) -> None:
+        self.current = current
+        self.bind = bind
+        self.otherwise = otherwise
+        self.interceptors = interceptors
+        self.bound = {}
+        self.stream = not timed
+
+    def start(self, request, timeout, metadata, credentials, wait_for_ready, compression):
+        """Start the call on the endpoint picked now; None if no endpoint is ready."""
+        return self.send(request, timeout, metadata, credentials, wait_for_ready, compression)
+
+    def start_on(self, Ticket ticket not None, request, timeout, metadata, credentials, wait_for_ready, compression):
+        """Start the call on the endpoint of a ticket somebody else opened."""
+        return dispatch(self, ticket, request, timeout, metadata, credentials, wait_for_ready, compression)
+
+    def forget(self, slot) -> None:
+        """Let go of the channel of an endpoint that left, or got a new connection."""
+        self.bound.pop(slot, None)
+
+    cdef object call(self, object request, object timeout, object metadata, object credentials,
+                     object wait_for_ready, object compression):
+        cdef object started
+        if not self.interceptors and running_loop() is self.current.loop:
+            started = self.send(request, timeout, metadata, credentials, wait_for_ready, compression)
+            if started is not None:
+                return started
+        return self.otherwise(self, request, timeout, metadata, credentials, wait_for_ready, compression)
+
+    cdef object send(self, object request, object timeout, object metadata, object credentials,
+                     object wait_for_ready, object compression):
+        cdef Picker picker = self.current.picker
+        if picker is None:
+            return None
+        return dispatch(
+            self, picker.take(read_clock(clock), self.stream),
+            request, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+cdef object dispatch(MultiCallable method, Ticket ticket, object request, object timeout, object metadata,
+                     object credentials, object wait_for_ready, object compression):
+    """Start a call on the endpoint of `ticket`, and tie the ticket to the end of it."""
+    cdef object endpoint, call
+    try:
+        endpoint = method.bound.get(ticket.slot)
+        if endpoint is None:
+            endpoint = method.bound[ticket.slot] = method.bind(ticket.slot)
+        if timeout is None and metadata is None and credentials is None and wait_for_ready is None and compression is None:
+            call = endpoint(request)
+        else:
+            call = endpoint(request, timeout=timeout, metadata=metadata, credentials=credentials,
+                            wait_for_ready=wait_for_ready, compression=compression)
+        if metadata is not None and not is_sendable(metadata):
+            # C-core will refuse the call, and grpc.aio then never runs its done callbacks: there is no debt to keep.
+            ticket.settle(DROPPED, read_clock(clock))
+        else:
+            call.add_done_callback(ticket)
+    except BaseException:
+        ticket.settle(DROPPED, read_clock(clock))
+        raise
+    return call
+
+
+cdef bint is_sendable(object metadata) except -1:
+    """Tell whether C-core will take these headers: gRPC's "Custom-Metadata" rules."""
+    for key, value in metadata:
+        if not isinstance(key, str) or not is_key(key):
+            return False
+        if isinstance(value, bytes):
+            if not key.endswith("-bin") and not is_text((<bytes> value).decode("latin-1")):
+                return False
+        elif not isinstance(value, str) or key.endswith("-bin") or not is_text(value):
+            return False
+    return True
+
+
+cdef bint is_key(str key) noexcept:
+    cdef Py_UCS4 character
+    for character in key:
+        if not (u"a" <= character <= u"z" or u"0" <= character <= u"9" or character in u"-_."):
+            return False
+    return len(key) > 0
+
+
+cdef bint is_text(str value) noexcept:
+    cdef Py_UCS4 character
+    for character in value:
+        if not u" " <= character <= u"~":
+            return False
+    return True
+
+
+cdef class UnaryRequest(MultiCallable):
+    def __call__(self, request, *, timeout=None, metadata=None, credentials=None, wait_for_ready=None,
+                 compression=None):
+        """Start a call with one request."""
+        return self.call(request, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+cdef class StreamRequest(MultiCallable):
+    def __call__(self, request_iterator=None, timeout=None, metadata=None, credentials=None, wait_for_ready=None,
+                 compression=None):
+        """Start a call with a stream of requests, or one whose requests are written later."""
+        return self.call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+# One final class an arity, because callers tell arities apart by isinstance, and a compiled class cannot inherit
+# grpc.aio's own.
+
+@cython.final
+cdef class UnaryUnaryMultiCallable(UnaryRequest):
+    cdef object __weakref__
+
+
+@cython.final
+cdef class UnaryStreamMultiCallable(UnaryRequest):
+    cdef object __weakref__
+
+
+@cython.final
+cdef class StreamUnaryMultiCallable(StreamRequest):
+    cdef object __weakref__
+
+
+@cython.final
+cdef class StreamStreamMultiCallable(StreamRequest):
+    cdef object __weakref__
+
+
+grpc.aio.UnaryUnaryMultiCallable.register(UnaryUnaryMultiCallable)
+grpc.aio.UnaryStreamMultiCallable.register(UnaryStreamMultiCallable)
+grpc.aio.StreamUnaryMultiCallable.register(StreamUnaryMultiCallable)
+grpc.aio.StreamStreamMultiCallable.register(StreamStreamMultiCallable)

@@ -1,0 +1,19 @@
+"""The debt of one pick, settled exactly once."""
+
+from libc.stdint cimport int64_t
+
+from grpclb_core.native.atomics cimport word
+from grpclb_core.native.slot cimport Slot
+
+
+cdef class Ticket:
+    cdef readonly Slot slot
+    cdef int64_t start_ns
+    cdef double rate
+    cdef word is_open
+    cdef bint stream
+
+    cdef bint settle(self, int outcome, int64_t now_ns) noexcept
+
+
+cdef Ticket open_ticket(Slot slot, int64_t now_ns, double rate, bint stream)

@@ -1,0 +1,130 @@
+"""The debt of one pick, settled exactly once: by status, by cancellation, or by being dropped."""
+
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
+
+import grpc
+
+from grpclb_core.native.atomics cimport load, store, take
+from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
+from grpclb_core.native.slot cimport CANCELLED, DROPPED, FAILURE, SUCCESS, Slot, close_call
+
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    void release_reference "Py_DECREF"(PyObject*)
+    PySendResult PyIter_Send(object iterator, object value, PyObject** result) except? PYGEN_ERROR
+
+
+cdef const ClockScale* clock = clock_scale()
+
+cdef object OK = grpc.StatusCode.OK
+cdef object CANCELLED_STATUS = grpc.StatusCode.CANCELLED
+
+# The statuses that speak against the server. The others are answers: the caller asked for something that cannot be
+# had, and was told so. linkerd2-proxy draws the line at the same codes (load-biaser, 2026).
+cdef frozenset FAULTS = frozenset({
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+})
+
+# What grpc.aio writes into the details of a call that the application cancelled. A call cancelled by the garbage
+# collector carries other words, and its length is that of the collector's sleep.
+cdef str BY_APPLICATION = "Locally cancelled by application!"
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(256)  # as many calls as one event loop commonly keeps open at once
+cdef class Ticket:
+    """Proof that an endpoint was picked; gives its in-flight back when finished, or else when dropped.
+
+    It is made by a picker alone. Called with a grpc.aio call that is done, it reads the status and finishes itself.
+    """
+
+    def __init__(self) -> None:
+        raise TypeError("a ticket is opened by a picker: call its pick()")
+
+    def __dealloc__(self) -> None:
+        if self.slot is not None:
+            self.settle(DROPPED, self.start_ns)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the debt is still to be settled."""
+        return load(&self.is_open) != 0
+
+    def finish(self, int outcome) -> bool:
+        """Settle the debt as one of `grpclb_core.types.Outcome`; True only for the call that did it.
+
+        Raises:
+            ValueError: `outcome` is no outcome.
+        """
+        return self.settle(known(outcome), read_clock(clock))
+
+    def finish_at(self, int outcome, int64_t now_ns) -> bool:
+        """Do as `finish` does at the time `now_ns`, on the clock the pick was made by."""
+        return self.settle(known(outcome), now_ns)
+
+    def __call__(self, call) -> None:
+        """Settle the debt by the final status of `call`: the done callback of a grpc.aio call."""
+        cdef int64_t now_ns = read_clock(clock)
+        if load(&self.is_open):
+            self.settle(outcome_of(call), now_ns)
+
+    cdef bint settle(self, int outcome, int64_t now_ns) noexcept:
+        if not take(&self.is_open):
+            return False
+        close_call(self.slot.words, outcome, self.start_ns, now_ns, self.rate, self.stream)
+        return True
+
+
+cdef inline int known(int outcome) except -1:
+    if SUCCESS <= outcome <= DROPPED:
+        return outcome
+    raise ValueError(f"outcome {outcome} is unknown; use a member of grpclb_core.types.Outcome")
+
+
+cdef Ticket open_ticket(Slot slot, int64_t now_ns, double rate, bint stream):
+    cdef Ticket ticket = Ticket.__new__(Ticket)
+    ticket.slot = slot
+    ticket.start_ns = now_ns
+    ticket.rate = rate
+    ticket.stream = stream
+    store(&ticket.is_open, 1)
+    return ticket
+
+
+cdef object finished_value(object coroutine):
+    """Return what a coroutine returns without waiting, or None if it would wait.
+
+    `code()` of a call that is done has nothing to wait for; asking it this way needs no task, and works on every
+    kind of call there is, plain, intercepted or someone else's.
+    """
+    cdef PyObject* result = NULL
+    cdef PySendResult step = PyIter_Send(coroutine, None, &result)
+    cdef object value = <object> result
+    release_reference(result)
+    if step == PYGEN_RETURN:
+        return value
+    coroutine.close()
+    return None
+
+
+cdef int outcome_of(object call) except -1:
+    cdef object code = finished_value(call.code())
+    if code is OK:
+        return SUCCESS
+    if code is CANCELLED_STATUS:
+        return CANCELLED if finished_value(call.details()) == BY_APPLICATION else DROPPED
+    if code is None:
+        return DROPPED
+    return FAILURE if code in FAULTS else SUCCESS

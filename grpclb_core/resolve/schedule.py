@@ -1,0 +1,29 @@
+"""When to look again: pure functions of an answer, the options and one random number."""
+
+from __future__ import annotations
+
+from ..config import DnsConfig
+
+# gRPC's connection backoff, https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
+INITIAL_BACKOFF_S = 1.0
+MULTIPLIER = 1.6
+JITTER = 0.2
+_MAX_ATTEMPT = 100  # 1.6 ** 100 s is beyond every ceiling, and no overflow
+
+LARGEST_JITTER = 0.1  # of the wait, as `DnsConfig.jitter_s` promises: a TTL of 1 s is honoured to a tenth
+
+
+def next_wait_s(ttl_s: float, config: DnsConfig, random: float) -> float:
+    """Seconds to wait after an answer that is good for `ttl_s`; `random` is drawn from [0, 1)."""
+    wait_s = min(max(ttl_s, config.min_ttl_s), config.max_ttl_s)
+    return wait_s + random * min(config.jitter_s, LARGEST_JITTER * wait_s)
+
+
+def backoff_s(attempt: int, config: DnsConfig, random: float) -> float:
+    """Seconds to wait after failed lookup number `attempt`, counted from 0; `random` is drawn from [0, 1).
+
+    The ceiling holds for the jittered wait: it is lowered beforehand, so that clients spread there too.
+    """
+    grown_s = INITIAL_BACKOFF_S * MULTIPLIER ** min(attempt, _MAX_ATTEMPT)
+    wait_s = min(grown_s, config.max_backoff_s / (1 + JITTER))
+    return max(config.min_ttl_s, wait_s * (1 + JITTER * (2 * random - 1)))

@@ -1,0 +1,104 @@
+"""The frozen values that rooms hand to one another."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from enum import IntEnum
+
+import msgspec
+
+from .errors import ConfigError
+
+
+class Outcome(IntEnum):
+    """How a pick ended, as far as balancing is concerned.
+
+    The numbers are those of the compiled core (`slot.pxd`).
+    """
+
+    SUCCESS = 0
+    """The server answered, be it with an error that is the caller's own fault (as NOT_FOUND)."""
+    FAILURE = 1
+    """The server failed the call, or let its deadline pass."""
+    CANCELLED = 2
+    """The caller gave up: the time it waited is a lower bound of the latency, and no more than that."""
+    DROPPED = 3
+    """The call never left this process, or nobody knows how it ended: it says nothing of the server."""
+
+
+class Address(msgspec.Struct, frozen=True, order=True):
+    """Where a server listens: an IP address with a port, or the path of a unix socket (`port` is 0).
+
+    Equality of addresses is what makes two endpoints the same endpoint.
+    """
+
+    host: str
+    port: int = 0
+
+    @property
+    def is_unix(self) -> bool:
+        return self.port == 0
+
+    @property
+    def uri(self) -> str:
+        """The address as a gRPC target that dials exactly it."""
+        if self.is_unix:
+            return f"unix-abstract:{self.host[1:]}" if self.host.startswith("@") else f"unix:{self.host}"
+        family = "ipv6" if ":" in self.host else "ipv4"
+        return f"{family}:{self}"
+
+    def __str__(self) -> str:
+        if self.is_unix:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def ip_address(host: str, port: int, *, where: str) -> Address:
+    """Make an address of an IP literal in its canonical form.
+
+    Raises:
+        ConfigError: `host` is no IP literal or `port` is outside 1..65535; `where` names the source.
+    """
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"{where}: port {port} is out of range; use 1 to 65535")
+    literal, _, zone = host.partition("%")
+    try:
+        canonical = str(ipaddress.ip_address(literal))
+    except ValueError:
+        raise ConfigError(f"{where}: {host!r} is not an IP address; use dns:///{host}:{port} for a name") from None
+    return Address(f"{canonical}%{zone}" if zone else canonical, port)
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One member of a resolution: an address and how much of the load it should get.
+
+    Raises:
+        ConfigError: the weight is negative, zero, infinite or not a number.
+    """
+
+    address: Address
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ConfigError(
+                f"endpoint {self.address}: weight {self.weight!r} is not usable; "
+                "use a number above 0, or leave the endpoint out"
+            )
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """The full set of endpoints at a moment; it replaces the one before, whole."""
+
+    endpoints: tuple[Endpoint, ...]
+
+
+class Connectivity(IntEnum):
+    """State of one connection, with gRPC's own meanings and numbers."""
+
+    IDLE = 0
+    CONNECTING = 1
+    READY = 2
+    TRANSIENT_FAILURE = 3
+    SHUTDOWN = 4
