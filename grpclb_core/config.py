@@ -16,7 +16,11 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class DnsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How names are looked up and how often they are looked up again."""
+    """How names are looked up and how often they are looked up again.
+
+    Raises:
+        ConfigError: the floor of the time between two lookups is above its ceiling.
+    """
 
     min_ttl_s: PositiveSeconds = 1.0
     """Floor of the time between two lookups; a TTL of 0 would ask without pause."""
@@ -31,6 +35,9 @@ class DnsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     empty_hold_s: Seconds = 30.0
     """How long an authoritative empty answer is disbelieved once endpoints were known."""
 
+    def __post_init__(self) -> None:
+        if self.min_ttl_s > self.max_ttl_s:
+            raise ConfigError(f"min_ttl_s {self.min_ttl_s} is above max_ttl_s {self.max_ttl_s}; lower it")
 
 class ConnectionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every connection to an endpoint is opened with, and how it is left."""
@@ -39,6 +46,11 @@ class ConnectionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Ping a silent connection after this long. gRPC leaves keepalive off, so a host that vanished is not noticed."""
     keepalive_timeout_s: PositiveSeconds = 10.0
     """A ping unanswered for this long ends the connection."""
+    initial_backoff_s: PositiveSeconds = 0.25
+    """Wait before the second attempt to connect; it grows 1.6-fold with each further one (gRPC connection backoff)."""
+    max_backoff_s: PositiveSeconds = 1.5
+    """Ceiling of that wait. gRPC's own 120 s would keep a restarted server idle for minutes; with its jitter of a fifth
+    this has one back within two seconds, and the other endpoints serve meanwhile."""
     drain_s: Seconds = 120.0
     """Calls on an endpoint that left the set may run on for this long (linkerd2-proxy's drain time)."""
 
@@ -61,9 +73,6 @@ def parse_config(raw: Config | Mapping[str, object] | None) -> Config:
     Raises:
         ConfigError: naming every unknown field, wrong type and value out of range, each with its path.
     """
-    if isinstance(raw, Config):
-        # Struct constructors do not check constraints, so a hand-made Config is read back like any other input.
-        raw = msgspec.to_builtins(raw)
     if raw is None:
         return Config()
     return parse_struct(Config, raw, "config")
@@ -86,6 +95,9 @@ def parse_struct(kind: type[StructT], raw: object, path: str) -> StructT:
 
 
 def _collect(kind: type[StructT], raw: object, path: str, problems: list[str]) -> StructT | None:
+    if isinstance(raw, kind):
+        # Constructors of structs do not check constraints, so a hand-made one is read like any other input.
+        raw = msgspec.structs.asdict(raw)
     if not isinstance(raw, Mapping):
         problems.append(f"{path}: expected a mapping of options, got {type(raw).__name__}")
         return None
@@ -103,4 +115,13 @@ def _collect(kind: type[StructT], raw: object, path: str, problems: list[str]) -
                 values[name] = msgspec.convert(value, annotations[name])
             except msgspec.ValidationError as error:
                 problems.append(f"{where}: {value!r} is not usable: {error}")
-    return kind(**values) if len(problems) == found else None
+    for field in msgspec.structs.fields(kind):
+        if field.required and field.name not in raw:
+            problems.append(f"{path}.{field.name}: missing; it has no default")
+    if len(problems) > found:
+        return None
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        problems += [f"{path}: {problem}" for problem in error.problems]
+        return None

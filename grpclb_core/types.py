@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 from enum import IntEnum
+from urllib.parse import quote
 
 import msgspec
 
@@ -44,7 +46,8 @@ class Address(msgspec.Struct, frozen=True, order=True):
     def uri(self) -> str:
         """The address as a gRPC target that dials exactly it."""
         if self.is_unix:
-            return f"unix-abstract:{self.host[1:]}" if self.host.startswith("@") else f"unix:{self.host}"
+            scheme, name = ("unix-abstract", self.host[1:]) if self.host.startswith("@") else ("unix", self.host)
+            return f"{scheme}:{quote(os.fsencode(name))}"  # as gRPC unquotes it, and would cut it at a "#" or "?"
         family = "ipv6" if ":" in self.host else "ipv4"
         return f"{family}:{self}"
 
@@ -62,12 +65,10 @@ def ip_address(host: str, port: int, *, where: str) -> Address:
     """
     if not 1 <= port <= 65535:
         raise ConfigError(f"{where}: port {port} is out of range; use 1 to 65535")
-    literal, _, zone = host.partition("%")
     try:
-        canonical = str(ipaddress.ip_address(literal))
+        return Address(str(ipaddress.ip_address(host)), port)
     except ValueError:
         raise ConfigError(f"{where}: {host!r} is not an IP address; use dns:///{host}:{port} for a name") from None
-    return Address(f"{canonical}%{zone}" if zone else canonical, port)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -92,13 +93,3 @@ class Resolution(msgspec.Struct, frozen=True):
     """The full set of endpoints at a moment; it replaces the one before, whole."""
 
     endpoints: tuple[Endpoint, ...]
-
-
-class Connectivity(IntEnum):
-    """State of one connection, with gRPC's own meanings and numbers."""
-
-    IDLE = 0
-    CONNECTING = 1
-    READY = 2
-    TRANSIENT_FAILURE = 3
-    SHUTDOWN = 4

@@ -1,8 +1,8 @@
 """Where do endpoints come from?
 
-Entry point: `resolver_for(target, config)`. Read `target.py` first (what a target says), then `static.py`, the
-smallest resolver there is. A resolver pushes the full set, or an error, into a `Sink`; it knows nothing of
-connections, and never takes a set back because a lookup failed.
+Entry point: `resolver_for(parse_target(text), config)`. Read `target.py` first (what a target says), then
+`static.py`, the smallest resolver there is. A resolver pushes the full set, or an error, into a `Sink`; it knows
+nothing of connections, and never takes a set back because a lookup failed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Protocol
 from ..config import Config
 from ..errors import ResolutionError
 from ..types import Resolution
-from .target import Target
+from .static import StaticResolver
+from .target import Target, parse_target
+
+__all__ = ["Resolver", "Sink", "Target", "parse_target", "resolver_for"]
 
 
 class Sink(Protocol):
@@ -33,3 +36,12 @@ class Resolver(Protocol):
 
     def refresh(self) -> None:
         """Ask to look again as soon as the source's own pace allows, because a connection broke."""
+
+
+def resolver_for(target: Target, config: Config) -> Resolver:
+    """Make the resolver that a target calls for."""
+    if target.addresses:
+        return StaticResolver(target.addresses)
+    from .dns import DnsResolver  # dnspython takes long to import, and only a name has need of it
+
+    return DnsResolver(target, config.dns)

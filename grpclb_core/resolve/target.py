@@ -90,7 +90,7 @@ def _known() -> str:
 def _parse_dns(text: str, rest: str) -> Target:
     if not rest.startswith("//"):
         return _name_target(text, rest.removeprefix("/"))
-    server, slash, name = rest[2:].partition("/")
+    server, _, name = rest[2:].partition("/")
     if server and not name:
         raise TargetError(f"what follows two slashes is a DNS server; write dns:///{server} to look up a name")
     return _name_target(text, name, _parse_server(server) if server else None)
@@ -192,11 +192,14 @@ def _parse_list(text: str, rest: str, version: int) -> Target:
     problems: list[str] = []
     addresses: dict[Address, None] = {}
     for item in _without_authority(rest).removeprefix("/").split(","):
+        if not item:
+            problems.append("an address of the list is empty; remove the comma or write the address")
+            continue
         try:
             host, port = _split_port(item)
             address = _literal(host, port or DEFAULT_PORT, version)
         except ConfigError as error:
-            problems += [problem if item else "an address of the list is empty" for problem in error.problems]
+            problems += error.problems
             continue
         if address in addresses:
             problems.append(f"address {address} is listed twice; list it once")
@@ -246,7 +249,7 @@ def _socket_target(text: str, scheme: str, path: str) -> Target:
     size = len(os.fsencode(path))
     if size > MAX_SOCKET_PATH:
         raise TargetError(f"the socket's path has {size} bytes; the system allows {MAX_SOCKET_PATH}")
-    # gRFC A.. has no word on it; servers behind a socket expect a host they can ignore.
+    # As grpc-go. C-core sends the path, escaped, which is no host and which strict HTTP/2 servers refuse.
     return Target(text=text, scheme=scheme, authority="localhost", addresses=(Address(path),))
 
 

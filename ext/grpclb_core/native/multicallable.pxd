@@ -15,6 +15,7 @@ cdef class MultiCallable:
     cdef list interceptors
     cdef dict bound
     cdef bint stream
+    cdef object __weakref__
 
     cdef object send(self, object request, object timeout, object metadata, object credentials,
                      object wait_for_ready, object compression)

@@ -143,22 +143,22 @@ cdef class StreamRequest(MultiCallable):
 
 @cython.final
 cdef class UnaryUnaryMultiCallable(UnaryRequest):
-    cdef object __weakref__
+    pass
 
 
 @cython.final
 cdef class UnaryStreamMultiCallable(UnaryRequest):
-    cdef object __weakref__
+    pass
 
 
 @cython.final
 cdef class StreamUnaryMultiCallable(StreamRequest):
-    cdef object __weakref__
+    pass
 
 
 @cython.final
 cdef class StreamStreamMultiCallable(StreamRequest):
-    cdef object __weakref__
+    pass
 
 
 grpc.aio.UnaryUnaryMultiCallable.register(UnaryUnaryMultiCallable)

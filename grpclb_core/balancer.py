@@ -1,0 +1,340 @@
+"""How does it all hang together? The composition root: one resolver, one endpoint set, one policy.
+
+Resolutions come in, connections come up and go down, and after each such change a new picker stands in `current`,
+where the calls find it. All of that happens in background tasks of one task group; a call only reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import weakref
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import anyio.abc
+import grpc
+import grpc.aio
+
+from .config import Config, parse_config
+from .endpoints import Connection, Dialer, EndpointSet, Member
+from .endpoints.dial import ChannelOption
+from .errors import ResolutionError, WrongEventLoopError
+from .native import CurrentPicker, MultiCallable, RandomPicker, Slot, Ticket, View, now_ns
+from .observe import BalancerSnapshot, EndpointSnapshot
+from .policies import Policy, parse_policy
+from .resolve import Resolver, parse_target, resolver_for
+from .resolve.static import EndpointLike, StaticResolver, static_endpoints
+from .types import Address, Endpoint, Resolution
+
+Connectivity = grpc.ChannelConnectivity
+
+# Endpoints that become ready one after the other are taken up together: at 10 000 endpoints a rebuild costs some
+# milliseconds, and a newcomer can wait that long. An endpoint that is lost is taken out at once.
+SETTLE_S = 0.01
+
+# Pause before a resolver that crashed is started again: gRPC's initial connection backoff.
+RESTART_S = 1.0
+
+logger = logging.getLogger("grpclb_core")
+
+
+class Balancer:
+    """Balances calls to one target.
+
+    Args:
+        target: a gRPC target string, or a list of endpoints.
+        credentials: channel credentials for every connection; None for plaintext.
+        options: channel options passed on to every connection.
+        compression: passed on to every connection.
+        policy: a policy object or the name of one; `P2cEwma()` by default.
+        config: a `Config`, or a mapping of its fields.
+
+    Raises:
+        ConfigError: target, policy or config cannot be used.
+    """
+
+    def __init__(
+        self,
+        target: str | Iterable[EndpointLike],
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Sequence[ChannelOption] | None = None,
+        compression: grpc.Compression | None = None,
+        *,
+        policy: Policy | str | None = None,
+        config: Config | Mapping[str, object] | None = None,
+    ) -> None:
+        self.config = parse_config(config)
+        self.policy = parse_policy(policy)
+        self.is_secure = credentials is not None
+        self.target, self._resolver, authority = _source(target, self.config)
+        self.current = CurrentPicker()
+        self._dialer = Dialer(credentials, options, compression, authority, self.config.connection)
+        self._endpoints = EndpointSet(self._connect, self.config.slot_memory_s)
+        self._draining: set[Connection] = set()
+        self._random = random.Random(self.config.seed)
+        self._resolved = False
+        self._resolver_error: ResolutionError | None = None
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: set[asyncio.Task[Any]] = set()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._rebuild_due: asyncio.TimerHandle | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._methods: weakref.WeakSet[MultiCallable] = weakref.WeakSet()
+
+    # Life
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def start(self) -> None:
+        """Begin to resolve and to connect in the running event loop; do nothing if that has begun.
+
+        Raises:
+            WrongEventLoopError: no loop is running, or another than the one this balancer was started in.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongEventLoopError(
+                f"{self.target}: used outside a running event loop; make calls inside a coroutine"
+            ) from None
+        if self._loop is None:
+            self._loop = self.current.loop = loop
+            self._supervisor = loop.create_task(self._supervise(), name=f"grpclb {self.target}")
+            self._wake()
+        elif self._loop is not loop:
+            raise WrongEventLoopError(
+                f"{self.target}: belongs to another event loop; make one channel for each loop, inside it"
+            )
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close every connection; calls may run on for `grace` seconds, without it they are cancelled.
+
+        Raises:
+            ValueError: `grace` is negative.
+        """
+        if grace is not None and grace < 0:
+            raise ValueError(f"grace is {grace}; use a number of seconds of 0 or more, or None")
+        if self._closed:
+            return
+        self._closed = True
+        self.current.loop = None  # turns new calls away from the fast path
+        self._wake()
+        ends_s = anyio.current_time() + (grace or 0)
+        if self._starting:
+            if grace:
+                await asyncio.wait(self._starting, timeout=grace)
+            for task in self._starting:
+                task.cancel()
+        self.current.picker = None
+        open_channels = [member.connection.channel for member in self._endpoints.members()]
+        open_channels += [connection.channel for connection in self._draining]
+        async with anyio.create_task_group() as closing:
+            for channel in open_channels:
+                closing.start_soon(channel.close, max(0.0, ends_s - anyio.current_time()))
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait((self._supervisor,))
+
+    def abandon(self) -> None:
+        """Let go of everything without waiting; for a channel that was dropped and not closed. Safe in any thread."""
+        if not self._closed and self._loop is not None and self._supervisor is not None and not self._loop.is_closed():
+            self._closed = True
+            self.current.picker = None
+            self._loop.call_soon_threadsafe(self._supervisor.cancel)
+
+    def await_start(self, start: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run in the background what waits for an endpoint to start a call; closing ends it."""
+        task = asyncio.get_running_loop().create_task(start)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        return task
+
+    async def __aenter__(self) -> Balancer:
+        self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def _supervise(self) -> None:
+        # A task of our own, because a drop-in channel may never be entered with `async with`, and a task group has to
+        # be left by the task that entered it.
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            tasks.start_soon(self._resolve)
+            await anyio.sleep_forever()
+
+    async def _resolve(self) -> None:
+        while True:
+            try:
+                return await self._resolver.run(self)
+            except Exception as error:
+                logger.exception("the resolver of %s crashed; it is started again in %s s", self.target, RESTART_S)
+                self.fail(ResolutionError(f"the resolver crashed with {type(error).__name__}: {error}"))
+            await anyio.sleep(RESTART_S)
+
+    # What the resolver reports
+
+    def update(self, resolution: Resolution) -> None:
+        """Take the full set of endpoints: connect to those who came, drain those who left."""
+        assert self._tasks is not None, "a resolver reports from within run()"
+        came, left = self._endpoints.update(resolution.endpoints, asyncio.get_running_loop().time())
+        self._resolved = True
+        self._resolver_error = None
+        self._publish()
+        for member in came:
+            self._tasks.start_soon(member.connection.watch)
+        for member in left:
+            for method in self._methods:
+                method.forget(member.slot)
+            self._tasks.start_soon(self._drain, member.connection)
+
+    def fail(self, error: ResolutionError) -> None:
+        """Take note of a failed lookup; the endpoints stay as they are."""
+        self._resolver_error = error
+        logger.warning("%s: %s", self.target, error)
+        self._wake()
+
+    # Connections
+
+    def _connect(self, address: Address) -> Connection:
+        return Connection(self._dialer.dial(address), self._connection_changed)
+
+    async def _drain(self, connection: Connection) -> None:
+        self._draining.add(connection)
+        try:
+            await connection.channel.close(self.config.connection.drain_s)
+        finally:
+            self._draining.discard(connection)
+
+    def _connection_changed(self, connection: Connection, before: Connectivity) -> None:
+        if before is Connectivity.READY:
+            self._resolver.refresh()
+        if before is Connectivity.READY or self.current.picker is None:
+            self._publish()
+        elif connection.is_ready and self._rebuild_due is None:
+            self._rebuild_due = asyncio.get_running_loop().call_later(SETTLE_S, self._publish)
+
+    def channel_of(self, slot: Slot) -> grpc.aio.Channel:
+        """Return the channel to the endpoint that owns `slot`."""
+        return self._endpoints.owner_of(slot).connection.channel
+
+    def register(self, method: MultiCallable) -> None:
+        """Have a multi-callable told when an endpoint leaves, so that it lets go of its channel."""
+        self._methods.add(method)
+
+    # The picker in force
+
+    def _publish(self) -> None:
+        """Put a picker over the ready endpoints in place of the one before."""
+        if self._rebuild_due is not None:
+            self._rebuild_due.cancel()
+            self._rebuild_due = None
+        ready = [member for member in self._endpoints.members() if member.connection.is_ready]
+        if ready:
+            view = View([member.slot for member in ready], [member.endpoint.weight for member in ready])
+            self.current.picker = self.policy.build(view, self._random.getrandbits(64))
+        else:
+            self.current.picker = None
+        self._wake()
+
+    @property
+    def state(self) -> Connectivity:
+        """The connectivity of the target as a whole, aggregated as gRPC's round_robin does."""
+        return Connectivity.SHUTDOWN if self._closed else self.connectivity()
+
+    def connectivity(self) -> Connectivity:
+        """Return the state as it is for calls that began before the balancer was closed."""
+        if self._loop is None:
+            return Connectivity.IDLE
+        if len(self._endpoints):
+            return self._endpoints.state()
+        if self._resolved or self._resolver_error is not None:
+            return Connectivity.TRANSIENT_FAILURE
+        return Connectivity.CONNECTING
+
+    async def changed(self) -> None:
+        """Wait until a new picker is in force, or something else about the state may have changed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if not waiter.done() or waiter.cancelled():
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # Why there is none
+
+    def failing(self) -> Member | None:
+        """Return a member whose connection fails, for a call to learn there what is wrong; None if there is none."""
+        members = [
+            member
+            for member in self._endpoints.members()
+            if member.connection.state is Connectivity.TRANSIENT_FAILURE
+        ]
+        return self._random.choice(members) if members else None
+
+    def open_ticket(self, member: Member) -> Ticket:
+        """Open a ticket on one member, whatever a policy would choose."""
+        return RandomPicker(View([member.slot]), decay_s=self.policy.decay_s, seed=0).pick()
+
+    def describe_outage(self) -> str:
+        """Say in one clause why no endpoint can take a call: the target, the resolver's state, the endpoints' states."""
+        known = len(self._endpoints)
+        resolver = f"the resolver failed: {self._resolver_error}" if self._resolver_error else "the resolver answered"
+        if not self._resolved and self._resolver_error is None:
+            resolver = "the resolver has not answered yet"
+        if known == 0:
+            return f"{self.target}: no endpoint is known; {resolver}"
+        return f"{self.target}: none of {known} endpoint{'s' if known > 1 else ''} is ready; {resolver}"
+
+    def snapshot(self) -> BalancerSnapshot:
+        """Return the state at this moment as plain values."""
+        now = now_ns()
+        return BalancerSnapshot(
+            target=self.target,
+            policy=self.policy.name,
+            state=self.state.name.lower(),
+            resolver_error=str(self._resolver_error) if self._resolver_error else None,
+            endpoints=tuple(_snapshot(member, now, self.policy.decay_s) for member in self._endpoints.members()),
+        )
+
+
+def _source(target: str | Iterable[EndpointLike], config: Config) -> tuple[str, Resolver, str | None]:
+    """Return the name of a target, its resolver, and the authority its calls carry."""
+    if isinstance(target, str):
+        parsed = parse_target(target)
+        return target, resolver_for(parsed, config), parsed.authority
+    endpoints = static_endpoints(target)
+    return "static:" + ",".join(str(endpoint.address) for endpoint in endpoints), StaticResolver(endpoints), None
+
+
+def _snapshot(member: Member, now: int, decay_s: float) -> EndpointSnapshot:
+    slot, connection = member.slot, member.connection
+    return EndpointSnapshot(
+        address=str(member.endpoint.address),
+        weight=member.endpoint.weight,
+        state=connection.state.name.lower(),
+        in_flight=slot.in_flight,
+        streams=slot.streams,
+        picks=slot.picks,
+        successes=slot.successes,
+        failures=slot.failures,
+        unjudged=slot.unjudged,
+        latency_s=None if slot.is_newcomer else slot.latency_ns_at(now, decay_s) * 1e-9,
+        in_flight_age_s=slot.age_ns_at(now) * 1e-9,
+        connection_error=connection.last_error,
+    )

@@ -1,0 +1,72 @@
+"""How a connection is opened: one grpc.aio channel to one address, carrying the target's name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+
+from ..config import ConnectionConfig
+from ..types import Address
+
+ChannelOption = tuple[str, object]
+
+DEFAULT_AUTHORITY = "grpc.default_authority"
+TLS_NAME = "grpc.ssl_target_name_override"
+
+
+class Dialer:
+    """Opens the sub-channels of one balanced channel, all with the same credentials and options.
+
+    Args:
+        credentials: channel credentials, or None for plaintext.
+        options: channel options of the user; they win over everything this class would set.
+        compression: passed through.
+        authority: what calls carry as `:authority`, and whose name a TLS certificate must show, although the
+            sub-channel dials an address; None lets each address speak for itself.
+        config: keepalive and reconnect times.
+    """
+
+    def __init__(
+        self,
+        credentials: grpc.ChannelCredentials | None,
+        options: Sequence[ChannelOption] | None,
+        compression: grpc.Compression | None,
+        authority: str | None,
+        config: ConnectionConfig,
+    ) -> None:
+        self._credentials = credentials
+        self._compression = compression
+        chosen = tuple(options or ())
+        taken = {name for name, _ in chosen}
+        added = _defaults(config)
+        # The two go together: C-core refuses a call whose authority is not the name the certificate was checked for.
+        if authority is not None and not taken & {DEFAULT_AUTHORITY, TLS_NAME}:
+            added[DEFAULT_AUTHORITY] = authority
+            if credentials is not None:
+                added[TLS_NAME] = _without_port(authority)
+        self._options = chosen + tuple((name, value) for name, value in added.items() if name not in taken)
+
+    def dial(self, address: Address) -> grpc.aio.Channel:
+        """Make the channel; it connects when told to."""
+        # The factories are looked up on the module each time, because instrumentation replaces them there.
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(address.uri, options=self._options, compression=self._compression)
+        return grpc.aio.secure_channel(
+            address.uri, self._credentials, options=self._options, compression=self._compression
+        )
+
+
+def _defaults(config: ConnectionConfig) -> dict[str, object]:
+    return {
+        "grpc.keepalive_time_ms": round(config.keepalive_time_s * 1000),
+        "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_s * 1000),
+        "grpc.initial_reconnect_backoff_ms": round(config.initial_backoff_s * 1000),
+        "grpc.max_reconnect_backoff_ms": round(config.max_backoff_s * 1000),
+    }
+
+
+def _without_port(authority: str) -> str:
+    host, separator, _ = authority.rpartition(":")
+    return (host if separator and not host.endswith(":") else authority).strip("[]")
