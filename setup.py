@@ -68,7 +68,9 @@ class BuildWithDeclarations(build_py):
         if self.editable_mode:
             return
         for declaration in (*PACKAGE.glob("*.pxd"), *PACKAGE.glob("*.h")):
-            self.copy_file(declaration.as_posix(), os.path.join(self.build_lib, "grpclb_core", "native", declaration.name))
+            self.copy_file(
+                declaration.as_posix(), os.path.join(self.build_lib, "grpclb_core", "native", declaration.name)
+            )
 
 
 setup(

@@ -27,7 +27,7 @@ from .observe import BalancerSnapshot, EndpointSnapshot
 from .policies import Policy, parse_policy
 from .resolve import Resolver, parse_target, resolver_for
 from .resolve.static import EndpointLike, StaticResolver, static_endpoints
-from .types import Address, Endpoint, Resolution
+from .types import Address, Resolution
 
 Connectivity = grpc.ChannelConnectivity
 
@@ -80,6 +80,7 @@ class Balancer:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: set[asyncio.Task[Any]] = set()
+        self._resolving = anyio.CancelScope()
         self._supervisor: asyncio.Task[None] | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._rebuild_due: asyncio.TimerHandle | None = None
@@ -132,6 +133,7 @@ class Balancer:
                 await asyncio.wait(self._starting, timeout=grace)
             for task in self._starting:
                 task.cancel()
+        self._resolving.cancel()
         self.current.picker = None
         open_channels = [member.connection.channel for member in self._endpoints.members()]
         open_channels += [connection.channel for connection in self._draining]
@@ -139,7 +141,6 @@ class Balancer:
             for channel in open_channels:
                 closing.start_soon(channel.close, max(0.0, ends_s - anyio.current_time()))
         if self._supervisor is not None:
-            self._supervisor.cancel()
             await asyncio.wait((self._supervisor,))
 
     def abandon(self) -> None:
@@ -168,8 +169,10 @@ class Balancer:
         # be left by the task that entered it.
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            tasks.start_soon(self._resolve)
-            await anyio.sleep_forever()
+            with self._resolving:
+                await self._resolve()
+                await anyio.sleep_forever()
+            # What is left are watches and drains, and they end with their channels.
 
     async def _resolve(self) -> None:
         while True:
@@ -184,7 +187,8 @@ class Balancer:
 
     def update(self, resolution: Resolution) -> None:
         """Take the full set of endpoints: connect to those who came, drain those who left."""
-        assert self._tasks is not None, "a resolver reports from within run()"
+        if self._tasks is None or self._resolving.cancel_called:
+            return  # closed before the resolver had a chance to answer
         came, left = self._endpoints.update(resolution.endpoints, asyncio.get_running_loop().time())
         self._resolved = True
         self._resolver_error = None
@@ -281,9 +285,7 @@ class Balancer:
     def failing(self) -> Member | None:
         """Return a member whose connection fails, for a call to learn there what is wrong; None if there is none."""
         members = [
-            member
-            for member in self._endpoints.members()
-            if member.connection.state is Connectivity.TRANSIENT_FAILURE
+            member for member in self._endpoints.members() if member.connection.state is Connectivity.TRANSIENT_FAILURE
         ]
         return self._random.choice(members) if members else None
 

@@ -39,6 +39,7 @@ class DnsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if self.min_ttl_s > self.max_ttl_s:
             raise ConfigError(f"min_ttl_s {self.min_ttl_s} is above max_ttl_s {self.max_ttl_s}; lower it")
 
+
 class ConnectionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every connection to an endpoint is opened with, and how it is left."""
 

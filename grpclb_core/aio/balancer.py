@@ -8,7 +8,6 @@ import grpc.aio
 
 from .. import balancer
 from ..errors import ConfigError
-from ..native import MultiCallable
 from .channel import Channel
 from .codecs import Codec, CodecMapping, find_codec, interceptors_after, parse_codecs
 from .interceptors import Continuation, routers
@@ -46,15 +45,13 @@ class _Routes:
     def __init__(self, channel: Channel, codecs: dict[str, Codec]) -> None:
         self._channel = channel
         self._codecs = codecs
-        self._known: dict[tuple[str, Any], MultiCallable] = {}
+        self._known: dict[tuple[str, Any], Any] = {}
 
-    def find(
-        self, arity: str, continuation: Continuation, details: grpc.aio.ClientCallDetails
-    ) -> MultiCallable:
+    def find(self, arity: str, continuation: Continuation, details: grpc.aio.ClientCallDetails) -> Any:
         known = self._known.get((arity, details.method))
         return known if known is not None else self._learn(arity, continuation, details.method)
 
-    def _learn(self, arity: str, continuation: Continuation, method: str | bytes) -> MultiCallable:
+    def _learn(self, arity: str, continuation: Continuation, method: str | bytes) -> Any:
         path = method.decode() if isinstance(method, bytes) else method
         skipped = interceptors_after(continuation)
         if skipped:
@@ -62,6 +59,6 @@ class _Routes:
                 f"{path}: {skipped} interceptor(s) behind the balancer's would never run; put balancer.interceptors() last"
             )
         codec = find_codec(self._codecs, path, continuation)
-        multi_callable: MultiCallable = getattr(self._channel, arity)(path, codec.serialize, codec.deserialize)
+        multi_callable = getattr(self._channel, arity)(path, codec.serialize, codec.deserialize)
         self._known[arity, method] = multi_callable
         return multi_callable

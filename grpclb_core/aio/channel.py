@@ -16,9 +16,8 @@ from ..endpoints.dial import ChannelOption
 from ..native import MultiCallable
 from ..policies import Policy
 from ..resolve.static import EndpointLike
-from .interceptors import routers, sort_by_arity
+from .interceptors import Continuation, routers, sort_by_arity
 from .method import ARITIES, CallArguments, Deserializer, Method, Serializer
-
 
 _method: ContextVar[Method] = ContextVar("grpclb_core.method")
 
@@ -105,7 +104,9 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer | None = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        return self._multi_callable("unary_unary", method, request_serializer, response_deserializer, _registered_method)
+        return self._multi_callable(
+            "unary_unary", method, request_serializer, response_deserializer, _registered_method
+        )
 
     def unary_stream(
         self,
@@ -114,7 +115,9 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer | None = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        return self._multi_callable("unary_stream", method, request_serializer, response_deserializer, _registered_method)
+        return self._multi_callable(
+            "unary_stream", method, request_serializer, response_deserializer, _registered_method
+        )
 
     def stream_unary(
         self,
@@ -123,7 +126,9 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer | None = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        return self._multi_callable("stream_unary", method, request_serializer, response_deserializer, _registered_method)
+        return self._multi_callable(
+            "stream_unary", method, request_serializer, response_deserializer, _registered_method
+        )
 
     def stream_stream(
         self,
@@ -132,7 +137,9 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Deserializer | None = None,
         _registered_method: bool | None = False,
     ) -> Any:
-        return self._multi_callable("stream_stream", method, request_serializer, response_deserializer, _registered_method)
+        return self._multi_callable(
+            "stream_stream", method, request_serializer, response_deserializer, _registered_method
+        )
 
     def _multi_callable(
         self,
@@ -141,12 +148,12 @@ class Channel(grpc.aio.Channel):
         serializer: Serializer | None,
         deserializer: Deserializer | None,
         registered: bool | None,
-    ) -> MultiCallable:
+    ) -> Any:
         method = Method(self._balancer, ARITIES[arity], path, serializer, deserializer, registered)
         interceptors: list[grpc.aio.ClientInterceptor] = getattr(self, f"_{arity}_interceptors")
         return self._make(method, interceptors)
 
-    def _make(self, method: Method, interceptors: list[grpc.aio.ClientInterceptor]) -> MultiCallable:
+    def _make(self, method: Method, interceptors: list[grpc.aio.ClientInterceptor]) -> Any:
         def otherwise(multi_callable: MultiCallable, *arguments: Any) -> Any:
             if interceptors:
                 return self._intercept(method, interceptors, CallArguments(*arguments))
@@ -185,7 +192,7 @@ class Channel(grpc.aio.Channel):
         finally:
             _method.reset(token)
 
-    def _route(self, arity: str, continuation: object, details: grpc.aio.ClientCallDetails) -> MultiCallable:
+    def _route(self, arity: str, continuation: Continuation, details: grpc.aio.ClientCallDetails) -> Any:
         """Return the multi-callable of an intercepted call, under the path that the interceptors left it with."""
         method = _method.get()
         path = details.method.decode() if isinstance(details.method, bytes) else details.method

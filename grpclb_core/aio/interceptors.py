@@ -12,11 +12,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from ..native import MultiCallable
 from .method import ARITIES
 
 Continuation = Callable[..., Awaitable[Any]]
-Find = Callable[[str, Continuation, grpc.aio.ClientCallDetails], MultiCallable]
+Find = Callable[[str, Continuation, grpc.aio.ClientCallDetails], Callable[..., Any]]
 """Tells the multi-callable for a call: given its arity, the continuation, and the details."""
 
 KINDS: dict[str, type[grpc.aio.ClientInterceptor]] = {
@@ -83,7 +82,7 @@ def sort_by_arity(
     return sorted_ones
 
 
-def _send(method: MultiCallable, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+def _send(method: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any) -> Any:
     return method(
         request,
         timeout=details.timeout,

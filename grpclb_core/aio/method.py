@@ -145,7 +145,8 @@ async def _start(
                 return await _fail_with_reason(balancer, multi_callable, left)
             await balancer.changed()
     raise rpc_error(
-        grpc.StatusCode.DEADLINE_EXCEEDED, f"Deadline Exceeded while waiting for an endpoint: {balancer.describe_outage()}"
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        f"Deadline Exceeded while waiting for an endpoint: {balancer.describe_outage()}",
     )
 
 

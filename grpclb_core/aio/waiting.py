@@ -125,9 +125,9 @@ class WaitingCall(grpc.aio.Call):
         call = await self._status()
         return self._error().code() if call is None else await call.code()
 
-    async def details(self) -> str | None:
+    async def details(self) -> str:
         call = await self._status()
-        return self._error().details() if call is None else await call.details()
+        return (self._error().details() or "") if call is None else str(await call.details())
 
     async def debug_error_string(self) -> str | None:
         call = await self._status()
@@ -143,7 +143,9 @@ class WaitingCall(grpc.aio.Call):
     def __repr__(self) -> str:
         if self._call is not None:
             return repr(self._call)
-        return f"<{type(self).__name__} {'that failed: ' + repr(self._failure) if self._failure else 'for an endpoint'}>"
+        return (
+            f"<{type(self).__name__} {'that failed: ' + repr(self._failure) if self._failure else 'for an endpoint'}>"
+        )
 
 
 class _UnaryResponse(WaitingCall):
@@ -186,25 +188,27 @@ class _StreamRequest(WaitingCall):
             await (await self._inner()).done_writing()
 
 
-class WaitingUnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall):
+class WaitingUnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
     """A unary-unary call that waits for an endpoint."""
 
 
-class WaitingUnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall):
+class WaitingUnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall[Any, Any]):
     """A unary-stream call that waits for an endpoint."""
 
 
-class WaitingStreamUnaryCall(_StreamRequest, _UnaryResponse, grpc.aio.StreamUnaryCall):
+class WaitingStreamUnaryCall(_StreamRequest, _UnaryResponse, grpc.aio.StreamUnaryCall[Any, Any]):
     """A stream-unary call that waits for an endpoint."""
 
 
-class WaitingStreamStreamCall(_StreamRequest, _StreamResponse, grpc.aio.StreamStreamCall):
+class WaitingStreamStreamCall(_StreamRequest, _StreamResponse, grpc.aio.StreamStreamCall[Any, Any]):
     """A stream-stream call that waits for an endpoint."""
 
 
 def rpc_error(code: grpc.StatusCode, details: str, debug: str | None = None) -> grpc.aio.AioRpcError:
     """Make the error a call ends with when it ends on this side."""
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details, debug_error_string=debug)
+    return grpc.aio.AioRpcError(
+        code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details, debug_error_string=debug
+    )
 
 
 def _cancelled() -> grpc.aio.AioRpcError:

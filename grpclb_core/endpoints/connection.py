@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import grpc
 import grpc.aio
+
+# C-core answers a watch on a channel that is destroyed at once; this only keeps a fault of its from blocking a loop.
+LAST_EVENT_S = 1.0
 
 READY = grpc.ChannelConnectivity.READY
 
@@ -38,12 +42,31 @@ class Connection:
         """
         try:
             while True:
-                state = self.channel.get_state(try_to_connect=True)
-                if state is not self.state:
-                    before, self.state = self.state, state
-                    if state is READY:
-                        self.last_error = None
-                    self._on_change(self, before)
-                await self.channel.wait_for_state_change(state)
+                self._take(self.channel.get_state(try_to_connect=True))
+                await self.channel.wait_for_state_change(self.state)
         except grpc.aio.UsageError:
             return  # the channel was closed under the watch: nothing is left to follow
+        except asyncio.CancelledError:
+            await self._collect_last_event()
+            raise
+
+    def _take(self, state: grpc.ChannelConnectivity) -> None:
+        if state is self.state:
+            return
+        before, self.state = self.state, state
+        if state is READY:
+            self.last_error = None
+        self._on_change(self, before)
+
+    async def _collect_last_event(self) -> None:
+        """Close the channel, and stay until C-core has answered the watch that was cancelled.
+
+        An answer that arrives when its event loop is closed breaks the delivery of events to every other loop of the
+        process. A second watch is answered after the first.
+        """
+        watch = asyncio.ensure_future(self.channel.wait_for_state_change(self.channel.get_state()))
+        await asyncio.sleep(0)
+        await self.channel.close()
+        await asyncio.wait((watch,), timeout=LAST_EVENT_S)
+        if not watch.cancelled():
+            watch.exception()

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol, runtime_checkable
 
-import msgspec
-
 from ..config import parse_struct
 from ..errors import ConfigError
 from ..native import Picker, View
@@ -53,9 +51,9 @@ def parse_policy(raw: Policy | str | None) -> Policy:
         if raw not in POLICIES:
             raise ConfigError(f"policy: {raw!r} is unknown; known are {', '.join(sorted(POLICIES))}")
         return POLICIES[raw]()
-    if isinstance(raw, tuple(POLICIES.values())):
-        # Struct constructors do not check constraints, so a policy made by hand is read back like any other input.
-        return parse_struct(type(raw), msgspec.to_builtins(raw), f"policy {raw.name}")
+    if isinstance(raw, (P2cEwma, LeastRequest, RoundRobin, Random)):
+        # Struct constructors do not check constraints, so a policy made by hand is read like any other input.
+        return parse_struct(type(raw), raw, f"policy {raw.name}")
     if isinstance(raw, type) or not isinstance(raw, Policy):
         raise ConfigError(f"policy: {raw!r} is no policy; give a name or an object such as RoundRobin()")
     return raw

@@ -5,6 +5,8 @@ The search list of resolv.conf applies, as it does for plain gRPC, so that `gree
 
 from __future__ import annotations
 
+import math
+
 import anyio
 import dns.asyncbackend
 import dns.asyncresolver
@@ -93,7 +95,7 @@ def _client(server: Address | None, timeout_s: float, resolv_conf: str) -> dns.a
         client = dns.asyncresolver.Resolver(configure=False)
     if server is not None:
         client.nameservers = [dns.nameserver.Do53Nameserver(server.host, server.port)]
-    client.lifetime = timeout_s
+    client.lifetime = math.inf  # it would be measured on the wall clock, which jumps; the caller keeps the time
     client.timeout = min(client.timeout, timeout_s / 2)  # a lost datagram leaves time for a second one
     return client
 

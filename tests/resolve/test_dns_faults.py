@@ -7,8 +7,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
+import dns.resolver
 import pytest
 
 from grpclb_core.config import Config, DnsConfig
@@ -166,6 +168,9 @@ async def test_any_bad_answer_keeps_the_set_and_is_reported(server: FaultyDns, s
         assert len(sink.updates) == 1
         server.heal(NAME)
         await sink.until(lambda: len(sink.updates) == 2)  # the same set once more: the failure is over
+        seen = len(server.asked(NAME))
+        await sink.until(lambda: len(server.asked(NAME)) >= seen + 3)
+    assert len(sink.updates) == 2
     assert sink.updates[0] == sink.updates[1]
     assert "'greeter.test.' from 127.0.0.1:" in str(sink.errors[0])
     assert "stay in use" in str(sink.errors[0])
@@ -311,6 +316,16 @@ async def test_a_lookup_is_given_up_in_time_and_tried_twice(server: FaultyDns, s
     assert len(server.asked(NAME)) >= 2
 
 
+async def test_a_jump_of_the_wall_clock_fails_no_lookup(
+    server: FaultyDns, sink: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.set(NAME, "10.0.0.1")
+    monkeypatch.setattr(dns.resolver, "time", SimpleNamespace(time=lambda: time.time() + 3600))
+    async with running(resolver_at(server), sink):
+        await sink.until(lambda: sink.order)
+    assert sink.order == ["update"]
+
+
 async def test_failing_lookups_back_off(server: FaultyDns, sink: Recorder) -> None:
     server.fail(NAME, Fault.SERVFAIL)
     async with running(resolver_at(server, DnsConfig(min_ttl_s=0.05, max_backoff_s=0.36)), sink):
@@ -371,7 +386,8 @@ async def test_a_named_server_needs_no_settings(server: FaultyDns, sink: Recorde
 async def test_the_hosts_file_wins_and_is_read_again(sink: Recorder, tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text(f"10.0.0.1 {NAME}\n")
-    async with running(DnsResolver(parse_target(f"{NAME}:50051"), FAST, hosts=HostsFile(path)), sink):
+    config = DnsConfig(min_ttl_s=0.05)
+    async with running(DnsResolver(parse_target(f"{NAME}:50051"), config, hosts=HostsFile(path)), sink):
         await sink.until(lambda: sink.updates)
         path.write_text(f"10.0.0.1 {NAME}\n10.0.0.2 {NAME}\n")
         await sink.until(lambda: len(sink.updates) == 2)

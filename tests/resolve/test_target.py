@@ -227,10 +227,12 @@ def test_any_text_gives_a_target_or_a_target_error(text: str) -> None:
     assert target.text == text
     assert target.scheme in {"dns", "ipv4", "ipv6", "unix", "unix-abstract"}
     if target.scheme == "dns":
-        assert target.host.isascii() and 1 <= target.port <= 65535
+        assert target.host.isascii()
+        assert 1 <= target.port <= 65535
         assert target.authority
     else:
-        assert target.addresses and target.host == ""
+        assert target.addresses
+        assert target.host == ""
     for address in target.addresses:
         assert parse_target(address.uri).addresses == (address,)
 

@@ -20,6 +20,10 @@ DEFAULT_DECAY_S = 10.0
 # nothing until it answers. finagle's penalty, Long.MaxValue >> 16.
 cdef double UNANSWERED_NS = 140737488355328.0
 
+# Part of every latency, and far below any that is real: where all are new or have long been silent, what is left of
+# their costs is the calls in flight.
+cdef double LEAST_NS = 1e-290
+
 # Draws of `least_request`: gRFC A48 allows 2 to 10 there.
 FEWEST_CHOICES = 2
 MOST_CHOICES = 10
@@ -79,11 +83,9 @@ cdef inline bint prefers_first(const Member* first, const Member* second, int64_
     A newcomer borrows its rival's latency, for a fleet knows itself best, and once its first call is under way it
     costs more than anyone until the answer is in.
     """
-    cdef double first_ns = projected_ns(first.slot, now_ns, rate)
-    cdef double second_ns = projected_ns(second.slot, now_ns, rate)
+    cdef double first_ns = projected_ns(first.slot, now_ns, rate) + LEAST_NS
+    cdef double second_ns = projected_ns(second.slot, now_ns, rate) + LEAST_NS
     cdef double seed_ns = first_ns if first_ns > second_ns else second_ns
-    if seed_ns < 1.0:
-        seed_ns = 1.0  # nobody has answered yet, or all fell silent: the calls in flight decide
     if is_newcomer(first.slot):
         first_ns = UNANSWERED_NS if timed_in_flight(first.slot) > 0 else seed_ns
     if is_newcomer(second.slot):

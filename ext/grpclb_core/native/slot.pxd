@@ -110,10 +110,11 @@ cdef inline void observe_answer(SlotWords* slot, double elapsed_ns, int64_t now_
 
 cdef inline void observe_bound(SlotWords* slot, double elapsed_ns, int64_t now_ns, double rate) noexcept nogil:
     """Take the time a call was waited for in vain as a lower bound: it may raise the estimate, never lower it."""
+    cdef int64_t stamp = now_ns if now_ns > 0 else 1
     if elapsed_ns <= projected_ns(slot, now_ns, rate):
         return
     store_double(&slot.latency_ns, elapsed_ns)
-    store(&slot.stamp_ns, -now_ns if is_newcomer(slot) else now_ns)
+    store(&slot.stamp_ns, -stamp if is_newcomer(slot) else stamp)
 
 
 cdef inline void close_call(

@@ -77,8 +77,12 @@ cdef class Ticket:
     def __call__(self, call) -> None:
         """Settle the debt by the final status of `call`: the done callback of a grpc.aio call."""
         cdef int64_t now_ns = read_clock(clock)
+        cdef int outcome = DROPPED  # of a call that fails to tell its status
         if load(&self.is_open):
-            self.settle(outcome_of(call), now_ns)
+            try:
+                outcome = outcome_of(call)
+            finally:
+                self.settle(outcome, now_ns)
 
     cdef bint settle(self, int outcome, int64_t now_ns) noexcept:
         if not take(&self.is_open):
@@ -88,7 +92,7 @@ cdef class Ticket:
 
 
 cdef inline int known(int outcome) except -1:
-    if SUCCESS <= outcome <= DROPPED:
+    if outcome in (SUCCESS, FAILURE, CANCELLED, DROPPED):
         return outcome
     raise ValueError(f"outcome {outcome} is unknown; use a member of grpclb_core.types.Outcome")
 

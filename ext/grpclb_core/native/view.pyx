@@ -40,7 +40,7 @@ cdef class View:
         self.count = <unsigned int> len(owners)
         cdef Slot slot
         for position in range(len(owners)):
-            slot = owners[position]
+            slot = <Slot?> owners[position]  # refuses None as well
             self.members[position].slot = slot.words
             self.members[position].inverse_weight = 1.0 / <double> shares[position]
 

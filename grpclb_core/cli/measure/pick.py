@@ -1,0 +1,147 @@
+"""What does pick + finish cost: by policy and size, against its scaffolding and its twin, from Python and inside C?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+from ...native import Picker
+from ...policies import POLICIES, P2cEwma
+from . import budgets
+from .fleets import Fleet, TwinFleet
+from .report import Check, Row, Section, check
+from .rounds import Spread, difference, interleave, no_collection, ratio, spread, timed_ns
+from .scaffold import Scaffold
+
+SIZES = (2, 16, 1_000, 10_000)
+REFERENCE_SIZE = 16
+
+SEED = 1
+
+# Picks of one reading: two milliseconds of them, long against the two clock readings around and short against a time
+# slice of the scheduler. The twin is ten times slower and gets a tenth.
+PICKS = 20_000
+TWIN_PICKS = 2_000
+
+P2C = f"{P2cEwma.name} {REFERENCE_SIZE}"
+TWIN = f"plain Python {REFERENCE_SIZE}"
+LOOP, EMPTY, CLOCKED, NULL = "empty loop", "two empty calls", "two calls, two clock readings", "null picker"
+NOGIL_CLOCK, NOGIL_NULL, NOGIL_P2C = "two clock readings in C", "null picker in C", f"{P2C} in C"
+
+Variants = dict[str, Callable[[int], float]]
+Readings = dict[str, list[float]]
+
+
+def pick_and_finish(pick: Callable[[], Any], count: int) -> None:
+    """Pick and finish `count` times; the loop around it is part of what is measured."""
+    for _ in repeat(None, count):
+        pick().finish(0)
+
+
+def empty_loop(count: int) -> None:
+    """Do nothing, `count` times."""
+    for _ in repeat(None, count):
+        pass
+
+
+def measure_picks(sizes: Sequence[int], rounds: int, scaffold: Scaffold | None) -> tuple[list[Section], list[Check]]:
+    """Measure every policy at every size, the twin, and the scaffolding if there is one, all in the same rounds."""
+    fleets = {size: Fleet(size, SEED) for size in {*sizes, REFERENCE_SIZE}}
+    twin = TwinFleet(REFERENCE_SIZE, SEED)
+    variants: Variants = {TWIN: from_python(twin.picker.pick, TWIN_PICKS)}
+    for size, fleet in sorted(fleets.items()):
+        for name, policy in POLICIES.items():
+            variants[f"{name} {size}"] = from_python(policy().build(fleet.view, SEED).pick)
+    if scaffold is not None:
+        variants |= _scaffolding(scaffold, fleets[REFERENCE_SIZE])
+    with no_collection():
+        interleave(variants, 1)  # warms up caches and Python's own specialisation
+        readings = interleave(variants, rounds)
+    sections = [_by_policy(readings, sizes), _against(readings)]
+    checks = [check(budgets.TWIN, ratio(readings[TWIN], readings[P2C]).median)]
+    if 10_000 in sizes:
+        checks.append(check(budgets.GROWTH, ratio(readings[f"{P2cEwma.name} 10000"], readings[P2C]).median))
+    if scaffold is not None:
+        sections += [_breakdown(readings), _in_c(readings)]
+        checks += _floor_checks(readings)
+    return sections, checks
+
+
+def from_python(pick: Callable[[], object], count: int = PICKS) -> Callable[[int], float]:
+    """Return a variant that picks and finishes in a Python loop."""
+    return partial(timed_ns, partial(pick_and_finish, pick), count)
+
+
+def _scaffolding(scaffold: Scaffold, fleet: Fleet) -> Variants:
+    null: Picker = scaffold.NullPicker(fleet.view, seed=SEED)
+    p2c = P2cEwma().build(fleet.view, SEED)
+    return {
+        LOOP: partial(timed_ns, empty_loop, PICKS),
+        EMPTY: from_python(scaffold.EmptyPicker().pick),
+        CLOCKED: from_python(scaffold.ClockedPicker().pick),
+        NULL: from_python(null.pick),
+        NOGIL_CLOCK: partial(timed_ns, scaffold.read_clock_twice, PICKS),
+        NOGIL_NULL: partial(timed_ns, partial(scaffold.pick_and_finish, null), PICKS),
+        NOGIL_P2C: partial(timed_ns, partial(scaffold.pick_and_finish, p2c), PICKS),
+    }
+
+
+# What the readings say
+
+
+def _row(readings: Readings, name: str, to: str, label: str = "") -> Row:
+    return Row(
+        name=label or name, cost=spread(readings[name]), unit="ns", ratio=ratio(readings[name], readings[to]), to=to
+    )
+
+
+def _by_policy(readings: Readings, sizes: Sequence[int]) -> Section:
+    rows = [
+        _row(readings, f"{name} {size}", f"{name} {REFERENCE_SIZE}") for name in POLICIES for size in sorted(set(sizes))
+    ]
+    return Section("pick + finish from Python, by policy and number of endpoints", rows)
+
+
+def _against(readings: Readings) -> Section:
+    rows = [_row(readings, TWIN, P2C)]
+    rows += [_row(readings, P2C, name) for name in (CLOCKED, NULL) if name in readings]
+    return Section(f"the default policy at {REFERENCE_SIZE} endpoints against what it is measured by", rows)
+
+
+# A pick grows from an empty loop to the whole in these steps; each part is what the step adds.
+PARTS = (
+    ("the measuring loop", LOOP, None),
+    ("two compiled calls", EMPTY, LOOP),
+    ("two clock readings", CLOCKED, EMPTY),
+    ("counters, latency and ticket", NULL, CLOCKED),
+    ("the choice", P2C, NULL),
+)
+
+
+def _part(readings: Readings, whole: str, without: str | None) -> Spread:
+    return spread(readings[whole]) if without is None else difference(readings[whole], readings[without])
+
+
+def _breakdown(readings: Readings) -> Section:
+    rows = []
+    for label, whole, without in PARTS:
+        added = [
+            more - (readings[without][turn] if without else 0.0) for turn, more in enumerate(readings[whole])
+        ]
+        rows.append(Row(name=label, cost=spread(added), unit="ns", ratio=ratio(added, readings[P2C]), to=P2C))
+    return Section(f"what pick + finish at {REFERENCE_SIZE} endpoints consists of", rows)
+
+
+def _in_c(readings: Readings) -> Section:
+    rows = [_row(readings, name, NOGIL_CLOCK) for name in (NOGIL_CLOCK, NOGIL_NULL, NOGIL_P2C)]
+    return Section("choose + open_call + close_call in one loop without the GIL", rows)
+
+
+def _floor_checks(readings: Readings) -> list[Check]:
+    clock, *others = (_part(readings, whole, without).median for _, whole, without in PARTS[2:])
+    return [
+        check(budgets.FLOOR, ratio(readings[P2C], readings[CLOCKED]).median),
+        check(budgets.CLOCK, clock / max(others)),
+    ]

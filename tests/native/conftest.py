@@ -1,0 +1,87 @@
+"""Extensions that tests compile: against the package as it is installed, and against the checkout."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import grpclb_core.native
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "embed_cython"
+PACKAGE = Path(grpclb_core.native.__file__).parent
+
+# The package as imported, and where its declarations are: beside it in a wheel, under ext/ in a checkout.
+IMPORTED = PACKAGE.parents[1]
+DECLARATIONS = IMPORTED if (PACKAGE / "picker.pxd").exists() else ROOT / "ext"
+
+
+def run_python(*arguments: str, cwd: Path, site: Path, **environment: str) -> str:
+    """Run this interpreter with the package found at `site`; return what it printed."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GRPCLB_")}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=inherited | {"PYTHONPATH": str(site)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def load(name: str, folder: Path) -> ModuleType:
+    built = folder / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
+    spec = importlib.util.spec_from_file_location(name, built)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree after `setup.py build_py`: its generated C, and in `site/` what a wheel would hold."""
+    tree = tmp_path_factory.mktemp("staged") / "tree"
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    for name in ("ext", "grpclb_core"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    run_python("setup.py", "-q", "build_py", "--build-lib", "site", cwd=tree, site=tree)
+    for module in PACKAGE.glob("*.so"):
+        shutil.copy(module, tree / "site" / "grpclb_core" / "native")
+    return tree
+
+
+@pytest.fixture(scope="session")
+def example(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedding example, built as its README says against the installed package."""
+    folder = tmp_path_factory.mktemp("example")
+    shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("build", "*.c", "*.so"))
+    run_python("setup.py", "-q", "build_ext", "--inplace", cwd=folder, site=staged / "site")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """`probe.pyx`, built by the example's own recipe against the package that is imported here."""
+    folder = tmp_path_factory.mktemp("probe")
+    shutil.copy(Path(__file__).with_name("probe.pyx"), folder)
+    recipe = (EXAMPLE / "setup.py").read_text()
+    (folder / "setup.py").write_text(recipe.replace("driver", "probe"))
+    run_python(
+        "setup.py", "-q", "build_ext", "--inplace",
+        cwd=folder, site=IMPORTED, GRPCLB_DECLARATIONS=str(DECLARATIONS),
+    )  # fmt: skip
+    return load("probe", folder)

@@ -1,0 +1,103 @@
+"""The fast path touches no Python object: proven on the C that Cython makes of it with the package's own directives."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+from grpclb_core.native import Picker
+
+FUNCTION = re.compile(r"^static [^;{}]*?\b(__pyx_f_\w+)\([^;{}]*\) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
+
+# What a function of the fast path may call beside functions of its own kind, which are followed: the atomics of
+# atomics.h, a copy of eight bytes, hints to the compiler, and the statements of C that look like calls.
+HARMLESS = re.compile(
+    r"grpclb_(load|store|add|load_double|store_double)|memcpy|likely|unlikely|if|for|while|switch|return|sizeof"
+)
+
+# Signs of the interpreter that are no calls: its types, its constants, and Cython's tables of Python objects.
+INTERPRETER = re.compile(r"\bPy[A-Z_]\w*|\b__Pyx_\w+|\b__pyx_(mstate|n_|kp_|int_|d\b|b\b|m\b)\w*|\bPYX_\w+")
+
+PICKER_CLASSES = sorted(kind.__name__ for kind in Picker.__subclasses__())
+SLOT_FUNCTIONS = ["open_call", "close_call", "observe_answer", "observe_bound", "mean_age_ns"]
+
+
+def mangled(module: str, *names: str) -> str:
+    """Return the name that Cython gives to a C function."""
+    scope = ["grpclb_core", "native", module, *names[:-1]]
+    return "__pyx_f_" + "_".join(f"{len(part)}{part}" for part in scope) + "_" + names[-1]
+
+
+@functools.cache
+def functions(source: Path) -> dict[str, str]:
+    return {name: COMMENT.sub("", body) for name, body in FUNCTION.findall(source.read_text())}
+
+
+def touches(known: dict[str, str], root: str) -> tuple[set[str], set[str]]:
+    """Follow all calls from `root`; return the functions reached, and whatever they do that belongs to Python."""
+    reached: set[str] = set()
+    offences: set[str] = set()
+    ahead = [root]
+    while ahead:
+        name = ahead.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        if name not in known:
+            offences.add(name)  # of another module, called through a pointer: nothing is known of it
+            continue
+        body = known[name]
+        offences |= {match.group() for match in INTERPRETER.finditer(body)}
+        for called in CALLED.findall(body):
+            if called.startswith("__pyx_f_"):
+                ahead.append(called)
+            elif not HARMLESS.fullmatch(called):
+                offences.add(called)
+    return reached, offences
+
+
+@pytest.fixture
+def generated(staged: Path) -> Path:
+    return staged / "build" / "cython" / "ext" / "grpclb_core" / "native"
+
+
+@pytest.mark.parametrize("kind", PICKER_CLASSES)
+def test_choosing_touches_no_python_object(generated: Path, kind: str) -> None:
+    _, offences = touches(functions(generated / "picker.c"), mangled("picker", kind, "choose"))
+    assert offences == set()
+
+
+@pytest.mark.parametrize("name", SLOT_FUNCTIONS)
+def test_keeping_count_touches_no_python_object(generated: Path, name: str) -> None:
+    # In ticket.c, where tickets settle; mean_age_ns is used by slot.c.
+    source = generated / ("slot.c" if name == "mean_age_ns" else "ticket.c")
+    _, offences = touches(functions(source), mangled("slot", name))
+    assert offences == set()
+
+
+def test_the_whole_choice_was_looked_at(generated: Path) -> None:
+    reached, _ = touches(functions(generated / "picker.c"), mangled("picker", "P2cEwmaPicker", "choose"))
+    assert reached == {
+        mangled("picker", "P2cEwmaPicker", "choose"),
+        mangled("picker", "prefers_first"),
+        mangled("draws", "draw_pair"),
+        mangled("draws", "below"),
+        mangled("draws", "draw"),
+        mangled("slot", "projected_ns"),
+        mangled("slot", "is_newcomer"),
+        mangled("slot", "in_flight"),
+        mangled("slot", "timed_in_flight"),
+        mangled("ewma", "faded"),
+    }
+    assert {"P2cEwmaPicker", "LeastRequestPicker", "RoundRobinPicker", "RandomPicker"} <= set(PICKER_CLASSES)
+
+
+def test_a_python_object_would_be_noticed(generated: Path) -> None:
+    # Opening a ticket makes one, so the same search must find it.
+    _, offences = touches(functions(generated / "picker.c"), mangled("picker", "Picker", "take"))
+    assert "__Pyx_XDECREF" in offences or "__Pyx_DECREF" in offences

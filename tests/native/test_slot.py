@@ -1,0 +1,207 @@
+"""The counters of an endpoint, and the age of its open calls."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grpclb_core.native import Slot, Ticket
+from grpclb_core.types import Outcome
+from tests.native.fleet import MILLISECOND, SECOND, START, answer, hold, only
+
+# Ages are kept in units of 1.024 us; each call's start and the reading are cut to whole units.
+UNIT_NS = 1_024
+
+# Start times are kept in 44 bits of those units: after so long, 208 days, they start anew.
+WRAP_NS = 2**44 * UNIT_NS
+
+# The counter in which each outcome ends.
+COUNTERS = {
+    Outcome.SUCCESS: "successes",
+    Outcome.FAILURE: "failures",
+    Outcome.CANCELLED: "unjudged",
+    Outcome.DROPPED: "unjudged",
+}
+
+
+def counters(slot: Slot) -> dict[str, int]:
+    return {name: getattr(slot, name) for name in ("in_flight", "streams", "successes", "failures", "unjudged")}
+
+
+def test_a_new_slot_has_counted_nothing() -> None:
+    slot = Slot()
+    assert set(counters(slot).values()) == {0}
+    assert slot.picks == 0
+    assert slot.age_ns_at(START) == 0.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_call_is_counted_while_it_runs_and_when_it_is_over(outcome: Outcome, stream: bool) -> None:
+    slot = Slot()
+    ticket = only(slot).pick_at(START, stream)
+    none = dict.fromkeys(counters(slot), 0)
+    assert counters(slot) == none | {"in_flight": 1, "streams": int(stream)}
+    assert slot.picks == 1
+    ticket.finish_at(outcome, START + SECOND)
+    assert counters(slot) == none | {COUNTERS[outcome]: 1}
+    assert slot.picks == 1
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_stream_is_never_timed(outcome: Outcome) -> None:
+    slot = Slot()
+    ticket = only(slot).pick_at(START, True)
+    assert slot.age_ns_at(START + SECOND) == 0.0
+    ticket.finish_at(outcome, START + SECOND)
+    assert slot.is_newcomer
+    assert slot.latency_ns_at(START + SECOND, 10.0) == 0.0
+
+
+def test_a_stream_does_not_touch_the_latency_that_calls_have_told() -> None:
+    slot = Slot()
+    answer(slot, MILLISECOND)
+    only(slot).pick_at(START, True).finish_at(Outcome.SUCCESS, START + SECOND)
+    assert slot.latency_ns_at(START, 10.0) == MILLISECOND
+
+
+def test_streams_are_in_flight_beside_the_others() -> None:
+    slot = Slot()
+    picker = only(slot)
+    calls = [picker.pick_at(START, stream) for stream in (True, False, True, True)]
+    assert (slot.in_flight, slot.streams) == (4, 3)
+    calls[0].finish_at(Outcome.SUCCESS, START)
+    calls[1].finish_at(Outcome.SUCCESS, START)
+    assert (slot.in_flight, slot.streams) == (2, 2)
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("pick"), st.booleans()),
+            st.tuples(st.sampled_from(Outcome), st.integers(0, 30)),
+            st.tuples(st.just("drop"), st.integers(0, 30)),
+        ),
+        max_size=60,
+    )
+)
+def test_the_counters_are_those_of_a_model(steps: list[tuple[object, int]]) -> None:
+    """Whatever the order of picks, ends, second ends and drops, nothing is counted twice, below zero or not at all."""
+    slot = Slot()
+    picker = only(slot)
+    tickets: list[Ticket | None] = []
+    running: dict[int, bool] = {}  # whether it is a stream, by the ticket's position
+    ended = dict.fromkeys(("successes", "failures", "unjudged"), 0)
+    for now_ns, (step, argument) in enumerate(steps, START):
+        if step == "pick":
+            running[len(tickets)] = bool(argument)
+            tickets.append(picker.pick_at(now_ns, bool(argument)))
+        elif argument < len(tickets):
+            outcome = Outcome.DROPPED
+            if step == "drop":
+                tickets[argument] = None  # it was the only reference
+            elif (ticket := tickets[argument]) is not None:
+                outcome = Outcome(step)
+                assert ticket.finish_at(outcome, now_ns) is (argument in running)
+                del ticket
+            if running.pop(argument, None) is not None:
+                ended[COUNTERS[outcome]] += 1
+        assert counters(slot) == ended | {"in_flight": len(running), "streams": sum(running.values())}
+        assert slot.picks == len(tickets)
+
+
+class TestAge:
+    """How long the open calls have been open, on average: what tells of a hang before any answer."""
+
+    @pytest.mark.parametrize("start_ns", [0, START, 2**53 + 1, WRAP_NS - SECOND, 3 * WRAP_NS // 2, 2**63 - 10 * SECOND])
+    def test_it_grows_with_the_clock_whatever_the_clock_reads(self, start_ns: int) -> None:
+        slot = Slot()
+        calls = hold(slot, 1, start_ns)
+        for age_ns in (0, MILLISECOND, SECOND, 5 * SECOND):
+            assert slot.age_ns_at(start_ns + age_ns) == pytest.approx(age_ns, abs=UNIT_NS)
+        calls.clear()
+        assert slot.age_ns_at(start_ns + SECOND) == 0.0
+
+    def test_it_is_the_mean_of_all_open_calls(self) -> None:
+        slot = Slot()
+        calls = [*hold(slot, 3, START), *hold(slot, 1, START + 8 * SECOND)]
+        now_ns = START + 10 * SECOND
+        assert slot.age_ns_at(now_ns) == pytest.approx((3 * 10 + 2) / 4 * SECOND, abs=UNIT_NS)
+        calls[0].finish_at(Outcome.SUCCESS, now_ns)
+        assert slot.age_ns_at(now_ns) == pytest.approx((2 * 10 + 2) / 3 * SECOND, abs=UNIT_NS)
+        calls[3].finish_at(Outcome.FAILURE, now_ns)
+        assert slot.age_ns_at(now_ns) == pytest.approx(10 * SECOND, abs=UNIT_NS)
+
+    def test_it_survives_a_sum_of_start_times_past_its_bits(self) -> None:
+        # A thousand starts near the end of the 44 bits add up to a thousand times what fits.
+        slot = Slot()
+        calls = hold(slot, 1_000, WRAP_NS - SECOND)
+        assert slot.in_flight == 1_000
+        assert slot.age_ns_at(WRAP_NS + SECOND) == pytest.approx(2 * SECOND, abs=UNIT_NS)
+        del calls[1:]
+        assert slot.in_flight == 1
+        assert slot.age_ns_at(WRAP_NS + 2 * SECOND) == pytest.approx(3 * SECOND, abs=UNIT_NS)
+
+    def test_a_hundred_thousand_calls_can_be_open_for_a_minute(self) -> None:
+        slot = Slot()
+        calls = hold(slot, 100_000)
+        assert slot.in_flight == 100_000
+        assert slot.age_ns_at(START + 60 * SECOND) == pytest.approx(60 * SECOND, abs=UNIT_NS)
+        calls.clear()
+        assert slot.in_flight == 0
+
+    def test_a_clock_that_stepped_back_is_no_age(self) -> None:
+        slot = Slot()
+        calls = hold(slot, 2)
+        assert slot.age_ns_at(START - SECOND) == 0.0
+        assert [ticket.is_open for ticket in calls] == [True, True]
+
+    def test_a_clock_below_zero_works_as_any_other(self) -> None:
+        slot = Slot()
+        calls = hold(slot, 2, -5 * SECOND)
+        assert slot.age_ns_at(SECOND) == pytest.approx(6 * SECOND, abs=UNIT_NS)
+        assert len(calls) == slot.in_flight
+
+    @settings(derandomize=True, database=None, deadline=None, max_examples=100)
+    @given(
+        base_ns=st.integers(0, 2**62),
+        ages_ns=st.lists(st.integers(0, 3_600 * SECOND), min_size=1, max_size=50),
+        closed=st.integers(0, 49),
+    )
+    def test_it_is_what_a_list_of_start_times_would_tell(self, base_ns: int, ages_ns: list[int], closed: int) -> None:
+        slot = Slot()
+        now_ns = base_ns + 3_600 * SECOND
+        calls = [only(slot).pick_at(now_ns - age_ns) for age_ns in ages_ns]
+        for ticket in calls[:closed]:
+            ticket.finish_at(Outcome.SUCCESS, now_ns)
+        left = ages_ns[closed:]
+        expected = sum(left) / len(left) if left else 0.0
+        assert slot.age_ns_at(now_ns) == pytest.approx(expected, abs=2 * UNIT_NS)
+
+
+def test_a_slot_cannot_be_written_to() -> None:
+    slot = Slot()
+    for name in (*counters(slot), "picks", "is_newcomer"):
+        with pytest.raises(AttributeError):
+            setattr(slot, name, 1)
+
+
+def test_slots_are_keys_by_identity() -> None:
+    one, other = Slot(), Slot()
+    assert {one: 1, other: 2}[one] == 1
+    assert one != other
+
+
+def test_a_slot_lives_as_long_as_a_ticket_on_it() -> None:
+    slot = Slot()
+    gone = weakref.ref(slot)
+    (ticket,) = hold(slot, 1)
+    del slot
+    assert gone() is ticket.slot
+    ticket.finish_at(Outcome.SUCCESS, START)
+    del ticket
+    assert gone() is None
