@@ -31,9 +31,13 @@ from .types import Address, Resolution
 
 Connectivity = grpc.ChannelConnectivity
 
-# Endpoints that become ready one after the other are taken up together: at 10 000 endpoints a rebuild costs some
-# milliseconds, and a newcomer can wait that long. An endpoint that is lost is taken out at once.
-SETTLE_S = 0.01
+# How often the states of connections are read. A call looks at the state of its own endpoint before it starts, so this
+# decides only how soon a connection that broke unused is made again, and one that came up is taken into use.
+POLL_S = 0.05
+POLL_CONNECTING_S = 0.005
+
+# A reading costs half a microsecond, so this keeps all of them together below one hundredth of a core.
+POLL_EACH_S = 50e-6
 
 # Pause before a resolver that crashed is started again: gRPC's initial connection backoff.
 RESTART_S = 1.0
@@ -70,7 +74,7 @@ class Balancer:
         self.policy = parse_policy(policy)
         self.is_secure = credentials is not None
         self.target, self._resolver, authority = _source(target, self.config)
-        self.current = CurrentPicker()
+        self.current = CurrentPicker(self.lost)
         self._dialer = Dialer(credentials, options, compression, authority, self.config.connection)
         self._endpoints = EndpointSet(self._connect, self.config.slot_memory_s)
         self._draining: set[Connection] = set()
@@ -80,10 +84,10 @@ class Balancer:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: set[asyncio.Task[Any]] = set()
-        self._resolving = anyio.CancelScope()
+        self._stopping = False
         self._supervisor: asyncio.Task[None] | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._rebuild_due: asyncio.TimerHandle | None = None
+        self._stirred: anyio.Event | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._methods: weakref.WeakSet[MultiCallable] = weakref.WeakSet()
 
@@ -133,7 +137,7 @@ class Balancer:
                 await asyncio.wait(self._starting, timeout=grace)
             for task in self._starting:
                 task.cancel()
-        self._resolving.cancel()
+        self._stopping = True
         self.current.picker = None
         open_channels = [member.connection.channel for member in self._endpoints.members()]
         open_channels += [connection.channel for connection in self._draining]
@@ -141,6 +145,7 @@ class Balancer:
             for channel in open_channels:
                 closing.start_soon(channel.close, max(0.0, ends_s - anyio.current_time()))
         if self._supervisor is not None:
+            self._supervisor.cancel()
             await asyncio.wait((self._supervisor,))
 
     def abandon(self) -> None:
@@ -169,10 +174,8 @@ class Balancer:
         # be left by the task that entered it.
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            with self._resolving:
-                await self._resolve()
-                await anyio.sleep_forever()
-            # What is left are watches and drains, and they end with their channels.
+            tasks.start_soon(self._resolve)
+            await self._watch()
 
     async def _resolve(self) -> None:
         while True:
@@ -187,14 +190,15 @@ class Balancer:
 
     def update(self, resolution: Resolution) -> None:
         """Take the full set of endpoints: connect to those who came, drain those who left."""
-        if self._tasks is None or self._resolving.cancel_called:
+        if self._tasks is None or self._stopping:
             return  # closed before the resolver had a chance to answer
         came, left = self._endpoints.update(resolution.endpoints, asyncio.get_running_loop().time())
         self._resolved = True
         self._resolver_error = None
+        self._poll(came)
         self._publish()
-        for member in came:
-            self._tasks.start_soon(member.connection.watch)
+        if self._stirred is not None:
+            self._stirred.set()
         for member in left:
             for method in self._methods:
                 method.forget(member.slot)
@@ -209,7 +213,7 @@ class Balancer:
     # Connections
 
     def _connect(self, address: Address) -> Connection:
-        return Connection(self._dialer.dial(address), self._connection_changed)
+        return Connection(self._dialer.dial(address))
 
     async def _drain(self, connection: Connection) -> None:
         self._draining.add(connection)
@@ -218,13 +222,35 @@ class Balancer:
         finally:
             self._draining.discard(connection)
 
-    def _connection_changed(self, connection: Connection, before: Connectivity) -> None:
-        if before is Connectivity.READY:
-            self._resolver.refresh()
-        if before is Connectivity.READY or self.current.picker is None:
+    async def _watch(self) -> None:
+        """Follow the connections, closely while one of them is being made."""
+        while True:
+            self._stirred = anyio.Event()
+            self._poll(self._endpoints.members())
+            with anyio.move_on_after(self._poll_interval_s()):
+                await self._stirred.wait()
+
+    def _poll(self, members: Iterable[Member]) -> None:
+        changed = lost = False
+        for member in members:
+            was_ready = member.connection.is_ready
+            if member.connection.poll():
+                changed = True
+                lost |= was_ready
+        if changed:
             self._publish()
-        elif connection.is_ready and self._rebuild_due is None:
-            self._rebuild_due = asyncio.get_running_loop().call_later(SETTLE_S, self._publish)
+        if lost:
+            self._resolver.refresh()
+
+    def _poll_interval_s(self) -> float:
+        connecting = any(
+            member.connection.state is Connectivity.CONNECTING for member in self._endpoints.members()
+        )
+        return max(POLL_CONNECTING_S if connecting else POLL_S, len(self._endpoints) * POLL_EACH_S)
+
+    def lost(self, slot: Slot) -> None:
+        """Hear from a call that found the connection of a picked endpoint gone."""
+        self._poll((self._endpoints.owner_of(slot),))
 
     def channel_of(self, slot: Slot) -> grpc.aio.Channel:
         """Return the channel to the endpoint that owns `slot`."""
@@ -238,9 +264,6 @@ class Balancer:
 
     def _publish(self) -> None:
         """Put a picker over the ready endpoints in place of the one before."""
-        if self._rebuild_due is not None:
-            self._rebuild_due.cancel()
-            self._rebuild_due = None
         ready = [member for member in self._endpoints.members() if member.connection.is_ready]
         if ready:
             view = View([member.slot for member in ready], [member.endpoint.weight for member in ready])

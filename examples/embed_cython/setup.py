@@ -17,5 +17,6 @@ setup(
         Extension("driver", ["driver.pyx"], include_dirs=[str(declarations / "grpclb_core" / "native")]),
         include_path=[str(declarations)],
         language_level=3,
+        build_dir="build",
     ),
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import anyio
 import grpc
 import grpc.aio
 
@@ -65,10 +65,9 @@ class Channel(grpc.aio.Channel):
         Raises:
             ValueError: `grace` is negative.
         """
-        async with anyio.create_task_group() as closing:
-            closing.start_soon(self._balancer.close, grace)
-            for channel in self._intercepting.values():
-                closing.start_soon(channel.close, grace)
+        await asyncio.gather(
+            self._balancer.close(grace), *(channel.close(grace) for channel in self._intercepting.values())
+        )
 
     # Connectivity
 

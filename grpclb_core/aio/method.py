@@ -104,9 +104,10 @@ class Method:
         factory = getattr(channel, self.arity.name)
         return factory(self.path, self.serializer, self.deserializer, **self._extra)
 
-    def bind(self, slot: Slot) -> Any:
-        """Return the multi-callable of this method on the channel of the endpoint that owns `slot`."""
-        return self.on_channel(self.balancer.channel_of(slot))
+    def bind(self, slot: Slot) -> tuple[Any, Callable[[], grpc.ChannelConnectivity]]:
+        """Return this method's multi-callable on the channel of the endpoint that owns `slot`, and that channel's state."""
+        channel = self.balancer.channel_of(slot)
+        return self.on_channel(channel), channel.get_state
 
     def start_or_wait(self, multi_callable: MultiCallable, arguments: CallArguments) -> Any:
         """Start a call if an endpoint is ready, else return one that waits for an endpoint.

@@ -34,9 +34,13 @@ class WaitingCall(grpc.aio.Call):
         self._failure: BaseException | None = None
         self._callbacks: list[DoneCallback] = []
         self._task = start
-        self._task.add_done_callback(self._started)
+        self._task.add_done_callback(self._settle)
 
-    def _started(self, task: asyncio.Task[Any]) -> None:
+    def _settle(self, _: object = None) -> None:
+        """Take over what became of the start, as soon as that is known; it may be asked for before the event loop tells."""
+        task = self._task
+        if self._call is not None or not task.done():
+            return
         if self._failure is not None:
             if not task.cancelled() and task.exception() is None:
                 task.result().cancel()  # the application cancelled in the very moment the call started
@@ -64,6 +68,7 @@ class WaitingCall(grpc.aio.Call):
             except asyncio.CancelledError:
                 self.cancel()
                 raise
+        self._settle()
         if self._failure is not None:
             if _is_local_cancellation(self._failure):
                 raise asyncio.CancelledError
@@ -74,6 +79,7 @@ class WaitingCall(grpc.aio.Call):
         """Wait like `_inner`, but return a failure that has a status instead of raising it."""
         if not self._task.done() and self._failure is None:
             await asyncio.wait((self._task,))
+        self._settle()
         if isinstance(self._failure, grpc.aio.AioRpcError):
             return None
         if self._failure is not None:
@@ -83,14 +89,17 @@ class WaitingCall(grpc.aio.Call):
     # grpc.aio.RpcContext and Call
 
     def cancelled(self) -> bool:
+        self._settle()
         if self._call is not None:
             return bool(self._call.cancelled())
         return isinstance(self._failure, grpc.aio.AioRpcError) and self._failure.code() is grpc.StatusCode.CANCELLED
 
     def done(self) -> bool:
+        self._settle()
         return self._failure is not None if self._call is None else bool(self._call.done())
 
     def cancel(self) -> bool:
+        self._settle()
         if self._call is not None:
             return bool(self._call.cancel())
         if self._failure is not None:
@@ -106,6 +115,7 @@ class WaitingCall(grpc.aio.Call):
         return None if self._deadline_s is None else max(0.0, self._deadline_s - self._task.get_loop().time())
 
     def add_done_callback(self, callback: DoneCallback) -> None:
+        self._settle()
         if self._call is not None:
             self._call.add_done_callback(lambda _: callback(self))
         elif self._failure is not None:

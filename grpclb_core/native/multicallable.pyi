@@ -12,6 +12,7 @@ from .ticket import Ticket
 
 @final
 class CurrentPicker:
+    def __init__(self, lost: Callable[[Slot], None]) -> None: ...
     picker: Picker | None
     loop: asyncio.AbstractEventLoop | None
 
@@ -20,7 +21,7 @@ class MultiCallable:
     def __init__(
         self,
         current: CurrentPicker,
-        bind: Callable[[Slot], Any],
+        bind: Callable[[Slot], tuple[Any, Callable[[], grpc.ChannelConnectivity]]],
         otherwise: Callable[..., Any],
         interceptors: list[grpc.aio.ClientInterceptor],
         timed: bool,

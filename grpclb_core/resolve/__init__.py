@@ -12,7 +12,7 @@ from typing import Protocol
 from ..config import Config
 from ..errors import ResolutionError
 from ..types import Resolution
-from .static import StaticResolver
+from .static import NoResolver, StaticResolver
 from .target import Target, parse_target
 
 __all__ = ["Resolver", "Sink", "Target", "parse_target", "resolver_for"]
@@ -42,6 +42,8 @@ def resolver_for(target: Target, config: Config) -> Resolver:
     """Make the resolver that a target calls for."""
     if target.addresses:
         return StaticResolver(target.addresses)
+    if "/" in target.host:
+        return NoResolver(f"{target.host!r} is no host name; write host:port, or unix:/path/of.sock for a socket")
     from .dns import DnsResolver  # dnspython takes long to import, and only a name has need of it
 
     return DnsResolver(target, config.dns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ResolutionError
 from ..types import Address, Endpoint, Resolution
 from .target import parse_target
 
@@ -37,6 +37,20 @@ class StaticResolver:
 
     def refresh(self) -> None:
         """Do nothing: a list does not change."""
+
+
+class NoResolver:
+    """Reports, once, that a target can have no endpoints."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def run(self, sink: Sink) -> None:
+        """Report the reason and return."""
+        sink.fail(ResolutionError(self._reason))
+
+    def refresh(self) -> None:
+        """Do nothing: it will not change."""
 
 
 def static_endpoints(items: Iterable[EndpointLike]) -> tuple[Endpoint, ...]:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from grpclb_core.config import Config
 from grpclb_core.errors import TargetError
-from grpclb_core.resolve import Target, parse_target
+from grpclb_core.resolve import Target, parse_target, resolver_for
 from grpclb_core.types import Address
+from tests.resolve.recorder import Recorder
 
 LOCAL = Address("127.0.0.1", 50051)
 LOOPBACK6 = Address("::1", 50051)
@@ -260,3 +262,13 @@ def test_socket_address_round_trip(path: str) -> None:
     # Not addresses that a target can give: a NUL, an abstract socket without a name, or what reads as `//server`.
     assume("\0" not in path and path != "@" and not path.removeprefix("@").startswith("//"))
     assert parse_target(Address(path).uri).addresses == (Address(path),)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.anyio
+async def test_bare_path_is_a_target_without_endpoints(anyio_backend: str) -> None:
+    """As with grpc.aio, whose own tests call `foo/bar` the unreachable target."""
+    recorder = Recorder()
+    await resolver_for(parse_target("foo/bar"), Config()).run(recorder)
+    assert recorder.updates == []
+    assert ["is no host name" in str(error) for error in recorder.errors] == [True]

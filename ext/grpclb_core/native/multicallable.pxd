@@ -1,10 +1,12 @@
 """The per-call glue between a stub and the endpoint its call goes to."""
 
 from grpclb_core.native.picker cimport Picker
+from grpclb_core.native.ticket cimport Ticket
 
 
 cdef class CurrentPicker:
     cdef public Picker picker  # None while no endpoint can take a call
+    cdef object lost
     cdef public object loop  # the event loop the channel belongs to; None before its first use
 
 
@@ -17,6 +19,7 @@ cdef class MultiCallable:
     cdef bint stream
     cdef object __weakref__
 
+    cdef tuple endpoint_of(self, Ticket ticket)
     cdef object send(self, object request, object timeout, object metadata, object credentials,
                      object wait_for_ready, object compression)
     cdef object call(self, object request, object timeout, object metadata, object credentials,

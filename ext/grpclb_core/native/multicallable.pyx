@@ -14,10 +14,19 @@ from grpclb_core.native.ticket cimport Ticket
 
 cdef const ClockScale* clock = clock_scale()
 
+cdef object READY = grpc.ChannelConnectivity.READY
+
 
 @cython.final
 cdef class CurrentPicker:
-    """The picker generation in force, replaced whole; None while no endpoint can take a call."""
+    """The picker generation in force, replaced whole; None while no endpoint can take a call.
+
+    Args:
+        lost: told the slot of a picked endpoint whose connection turns out to be gone; puts another picker in force.
+    """
+
+    def __init__(self, lost) -> None:
+        self.lost = lost
 
 
 cdef class MultiCallable:
@@ -25,7 +34,8 @@ cdef class MultiCallable:
 
     Args:
         current: where the picker in force is found.
-        bind: makes the multi-callable of this method on the channel of the endpoint that owns a slot.
+        bind: given the slot of an endpoint, returns this method's multi-callable on the endpoint's channel, and the
+            channel's `get_state`.
         otherwise: takes the calls that cannot start at once: the channel is closed or not started, has interceptors,
             is used from another loop, or no endpoint is ready. Called with this object and the six call arguments.
         interceptors: the channel's live list; the fast path is for channels without any.
@@ -46,7 +56,7 @@ cdef class MultiCallable:
 
     def start_on(self, Ticket ticket not None, request, timeout, metadata, credentials, wait_for_ready, compression):
         """Start the call on the endpoint of a ticket somebody else opened."""
-        return dispatch(self, ticket, request, timeout, metadata, credentials, wait_for_ready, compression)
+        return dispatch(self.endpoint_of(ticket)[0], ticket, request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def forget(self, slot) -> None:
         """Let go of the channel of an endpoint that left, or got a new connection."""
@@ -63,22 +73,30 @@ cdef class MultiCallable:
 
     cdef object send(self, object request, object timeout, object metadata, object credentials,
                      object wait_for_ready, object compression):
-        cdef Picker picker = self.current.picker
-        if picker is None:
-            return None
-        return dispatch(
-            self, picker.take(read_clock(clock), self.stream),
-            request, timeout, metadata, credentials, wait_for_ready, compression)
+        cdef Ticket ticket
+        cdef tuple endpoint
+        while self.current.picker is not None:
+            ticket = self.current.picker.take(read_clock(clock), self.stream)
+            endpoint = self.endpoint_of(ticket)
+            if endpoint[1]() is READY:
+                return dispatch(endpoint[0], ticket, request, timeout, metadata, credentials, wait_for_ready, compression)
+            # The connection broke a moment ago, and a call sent there now would fail.
+            ticket.settle(DROPPED, read_clock(clock))
+            self.current.lost(ticket.slot)
+        return None
+
+    cdef tuple endpoint_of(self, Ticket ticket):
+        cdef object endpoint = self.bound.get(ticket.slot)
+        if endpoint is None:
+            endpoint = self.bound[ticket.slot] = self.bind(ticket.slot)
+        return <tuple?> endpoint
 
 
-cdef object dispatch(MultiCallable method, Ticket ticket, object request, object timeout, object metadata,
+cdef object dispatch(object endpoint, Ticket ticket, object request, object timeout, object metadata,
                      object credentials, object wait_for_ready, object compression):
     """Start a call on the endpoint of `ticket`, and tie the ticket to the end of it."""
-    cdef object endpoint, call
+    cdef object call
     try:
-        endpoint = method.bound.get(ticket.slot)
-        if endpoint is None:
-            endpoint = method.bound[ticket.slot] = method.bind(ticket.slot)
         if timeout is None and metadata is None and credentials is None and wait_for_ready is None and compression is None:
             call = endpoint(request)
         else:

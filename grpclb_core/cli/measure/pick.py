@@ -27,7 +27,8 @@ TWIN_PICKS = 2_000
 
 P2C = f"{P2cEwma.name} {REFERENCE_SIZE}"
 TWIN = f"plain Python {REFERENCE_SIZE}"
-LOOP, EMPTY, CLOCKED, NULL = "empty loop", "two empty calls", "two calls, two clock readings", "null picker"
+FLOOR = "two empty calls + two clock readings"
+LOOP, EMPTY, CLOCKED, NULL = "empty loop", "two empty calls", "two calls with a clock reading each", "null picker"
 NOGIL_CLOCK, NOGIL_NULL, NOGIL_P2C = "two clock readings in C", "null picker in C", f"{P2C} in C"
 
 Variants = dict[str, Callable[[int], float]]
@@ -53,12 +54,15 @@ def measure_picks(sizes: Sequence[int], rounds: int, scaffold: Scaffold | None) 
     variants: Variants = {TWIN: from_python(twin.picker.pick, TWIN_PICKS)}
     for size, fleet in sorted(fleets.items()):
         for name, policy in POLICIES.items():
-            variants[f"{name} {size}"] = from_python(policy().build(fleet.view, SEED).pick)
+            variants[f"{name} {size}"] = from_python(policy().build(fleet.view, SEED).pick, warm_up=2 * size)
     if scaffold is not None:
         variants |= _scaffolding(scaffold, fleets[REFERENCE_SIZE])
     with no_collection():
         interleave(variants, 1)  # warms up caches and Python's own specialisation
         readings = interleave(variants, rounds)
+    if scaffold is not None:
+        # Each measured alone. In CLOCKED the processor overlaps them, which a pick that needs the time cannot do.
+        readings[FLOOR] = [sum(both) for both in zip(readings[EMPTY], readings[NOGIL_CLOCK], strict=True)]
     sections = [_by_policy(readings, sizes), _against(readings)]
     checks = [check(budgets.TWIN, ratio(readings[TWIN], readings[P2C]).median)]
     if 10_000 in sizes:
@@ -69,22 +73,22 @@ def measure_picks(sizes: Sequence[int], rounds: int, scaffold: Scaffold | None) 
     return sections, checks
 
 
-def from_python(pick: Callable[[], object], count: int = PICKS) -> Callable[[int], float]:
+def from_python(pick: Callable[[], object], count: int = PICKS, warm_up: int = 0) -> Callable[[int], float]:
     """Return a variant that picks and finishes in a Python loop."""
-    return partial(timed_ns, partial(pick_and_finish, pick), count)
+    return partial(timed_ns, partial(pick_and_finish, pick), count, warm_up)
 
 
 def _scaffolding(scaffold: Scaffold, fleet: Fleet) -> Variants:
     null: Picker = scaffold.NullPicker(fleet.view, seed=SEED)
     p2c = P2cEwma().build(fleet.view, SEED)
     return {
-        LOOP: partial(timed_ns, empty_loop, PICKS),
+        LOOP: partial(timed_ns, empty_loop, PICKS, 0),
         EMPTY: from_python(scaffold.EmptyPicker().pick),
         CLOCKED: from_python(scaffold.ClockedPicker().pick),
         NULL: from_python(null.pick),
-        NOGIL_CLOCK: partial(timed_ns, scaffold.read_clock_twice, PICKS),
-        NOGIL_NULL: partial(timed_ns, partial(scaffold.pick_and_finish, null), PICKS),
-        NOGIL_P2C: partial(timed_ns, partial(scaffold.pick_and_finish, p2c), PICKS),
+        NOGIL_CLOCK: partial(timed_ns, scaffold.read_clock_twice, PICKS, 0),
+        NOGIL_NULL: partial(timed_ns, partial(scaffold.pick_and_finish, null), PICKS, 0),
+        NOGIL_P2C: partial(timed_ns, partial(scaffold.pick_and_finish, p2c), PICKS, 0),
     }
 
 
@@ -106,7 +110,7 @@ def _by_policy(readings: Readings, sizes: Sequence[int]) -> Section:
 
 def _against(readings: Readings) -> Section:
     rows = [_row(readings, TWIN, P2C)]
-    rows += [_row(readings, P2C, name) for name in (CLOCKED, NULL) if name in readings]
+    rows += [_row(readings, P2C, name) for name in (FLOOR, CLOCKED, NULL) if name in readings]
     return Section(f"the default policy at {REFERENCE_SIZE} endpoints against what it is measured by", rows)
 
 
@@ -127,9 +131,7 @@ def _part(readings: Readings, whole: str, without: str | None) -> Spread:
 def _breakdown(readings: Readings) -> Section:
     rows = []
     for label, whole, without in PARTS:
-        added = [
-            more - (readings[without][turn] if without else 0.0) for turn, more in enumerate(readings[whole])
-        ]
+        added = [more - (readings[without][turn] if without else 0.0) for turn, more in enumerate(readings[whole])]
         rows.append(Row(name=label, cost=spread(added), unit="ns", ratio=ratio(added, readings[P2C]), to=P2C))
     return Section(f"what pick + finish at {REFERENCE_SIZE} endpoints consists of", rows)
 
@@ -142,6 +144,6 @@ def _in_c(readings: Readings) -> Section:
 def _floor_checks(readings: Readings) -> list[Check]:
     clock, *others = (_part(readings, whole, without).median for _, whole, without in PARTS[2:])
     return [
-        check(budgets.FLOOR, ratio(readings[P2C], readings[CLOCKED]).median),
+        check(budgets.FLOOR, ratio(readings[P2C], readings[FLOOR]).median),
         check(budgets.CLOCK, clock / max(others)),
     ]

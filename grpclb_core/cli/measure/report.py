@@ -70,7 +70,7 @@ def to_text(report: Report) -> str:
             lines.append(f"  {section.note}")
     if report.checks:
         lines += ["", "budgets"]
-        lines += _aligned([("", "measured", "limit", "goal", ""), *(_verdict(each) for each in report.checks)])
+        lines += _aligned([("", "measured", "limit", "goal", "verdict"), *(_verdict(each) for each in report.checks)])
     return "\n".join(lines)
 
 

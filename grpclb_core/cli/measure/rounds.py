@@ -52,10 +52,15 @@ def interleave(variants: Mapping[str, Callable[[int], float]], rounds: int) -> d
     return readings
 
 
-def timed_ns(run: Callable[[int], object], count: int, turn: int = 0) -> float:
-    """Return what one of `count` turns of a loop takes in ns, its frame shifted as far as the round says."""
+def timed_ns(run: Callable[[int], object], count: int, warm_up: int = 0, turn: int = 0) -> float:
+    """Return what one of `count` turns of a loop takes in ns, its frame shifted as far as the round says.
+
+    The first `warm_up` turns do not count: what the variants before left in the caches is not this one's cost.
+    """
     if turn % FRAME_POSITIONS:
-        return timed_ns(run, count, turn % FRAME_POSITIONS - 1)
+        return timed_ns(run, count, warm_up, turn % FRAME_POSITIONS - 1)
+    if warm_up:
+        run(warm_up)
     begin_ns = time.perf_counter_ns()
     run(count)
     return (time.perf_counter_ns() - begin_ns) / count

@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ...errors import ConfigError
-from ...native import Picker, View
+from ...native import Picker
 
 PACKAGE = Path(__file__).resolve().parents[2]
 SOURCE = PACKAGE.parent / "bench" / "native" / "scaffold.pyx"
 
 # What setup.py gives the core; a scaffolding compiled otherwise would be another yardstick.
-DIRECTIVES = {"language_level": 3, "binding": False, "boundscheck": False, "wraparound": False, "initializedcheck": False}
+DIRECTIVES = {
+    "language_level": 3,
+    "binding": False,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+}
 FLAGS = ["-std=c11", "-O3"]
 
 
@@ -41,9 +47,10 @@ class CanPick(Protocol):
 class Scaffold(Protocol):
     """The extension module, as bench/native/scaffold.pyx defines it."""
 
-    def EmptyPicker(self) -> CanPick: ...
-    def ClockedPicker(self) -> CanPick: ...
-    def NullPicker(self, view: View, *, seed: int) -> Picker: ...
+    EmptyPicker: type[CanPick]
+    ClockedPicker: type[CanPick]
+    NullPicker: type[Picker]
+
     def read_clock_twice(self, count: int, /) -> int: ...
     def pick_and_finish(self, picker: Picker, count: int, /) -> None: ...
     def slowest_ns(self, picker: Picker, duration_ns: int, /) -> int: ...
@@ -90,10 +97,11 @@ def _declarations() -> Path:
 
 
 def _compile(source: Path, declarations: Path, workplace: Path) -> Path:
-    from Cython.Build import cythonize
-    from setuptools import Distribution, Extension
+    # Imported by name, because neither is there to be checked against in an ordinary installation.
+    cythonize = importlib.import_module("Cython.Build").cythonize
+    setuptools = importlib.import_module("setuptools")
 
-    extension = Extension(
+    extension = setuptools.Extension(
         "scaffold", [str(source)], include_dirs=[str(declarations)], extra_compile_args=FLAGS
     )
     extensions = cythonize(
@@ -103,7 +111,7 @@ def _compile(source: Path, declarations: Path, workplace: Path) -> Path:
         build_dir=str(workplace),
         quiet=True,
     )
-    distribution = Distribution({"name": "scaffold", "ext_modules": extensions})
+    distribution = setuptools.Distribution({"name": "scaffold", "ext_modules": extensions})
     command: Any = distribution.get_command_obj("build_ext")
     command.build_lib = command.build_temp = str(workplace)
     command.ensure_finalized()

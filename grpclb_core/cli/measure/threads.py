@@ -28,9 +28,7 @@ def measure_threads(threads: Sequence[int], rounds: int, scaffold: Scaffold | No
     if scaffold is not None:
         kinds["in C, without the GIL"] = partial(scaffold.pick_and_finish, picker)
     counts = sorted({1, *threads})
-    variants = {
-        _name(kind, count): partial(_reading, run, count) for kind, run in kinds.items() for count in counts
-    }
+    variants = {_name(kind, count): partial(_reading, run, count) for kind, run in kinds.items() for count in counts}
     with no_collection():
         interleave(variants, 1)
         readings = interleave(variants, rounds)

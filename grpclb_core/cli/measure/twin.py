@@ -23,8 +23,15 @@ class TwinSlot:
     """The record of one endpoint, as slot.pxd has it."""
 
     __slots__ = (
-        "timed", "started_ns", "streams", "latency_ns", "stamp_ns", "successes", "failures", "unjudged",
-    )  # fmt: skip
+        "failures",
+        "latency_ns",
+        "stamp_ns",
+        "started_ns",
+        "streams",
+        "successes",
+        "timed",
+        "unjudged",
+    )
 
     def __init__(self) -> None:
         self.timed = 0

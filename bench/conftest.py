@@ -1,0 +1,33 @@
+"""What the benchmarks share: the scaffolding, and tables of ratios at the end of the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from grpclb_core.cli.measure.machine import describe_machine
+from grpclb_core.cli.measure.report import Report, Section, to_text
+from grpclb_core.cli.measure.scaffold import Scaffold, load_scaffold
+
+SECTIONS = pytest.StashKey[list[Section]]()
+
+
+@pytest.fixture(scope="session")
+def scaffold() -> Scaffold:
+    """Return the compiled scaffolding."""
+    loaded = load_scaffold()
+    if loaded is None:
+        pytest.skip("the scaffolding needs Cython, setuptools and a C compiler")
+    return loaded
+
+
+@pytest.fixture
+def sections(request: pytest.FixtureRequest) -> list[Section]:
+    """Return a list whose sections are printed at the end."""
+    return request.config.stash.setdefault(SECTIONS, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    sections = config.stash.get(SECTIONS, [])
+    if sections:
+        terminalreporter.section("ratios, interleaved in one run")
+        terminalreporter.write_line(to_text(Report(describe_machine("pytest bench/"), sections, [])))
