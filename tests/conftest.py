@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+
+# The tests break things on purpose, and C-core logs each of them. It reads this once, when it is first imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture

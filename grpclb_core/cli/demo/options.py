@@ -22,7 +22,7 @@ SHORTEST_S = 4.0
 LONGEST_S = 600.0  # every call is kept for the picture
 # One client process and six servers on a laptop; beyond it the demonstration would measure Python's event loop.
 FASTEST_RATE = 1000.0
-LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = 2**31 - 1
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ def _number(
         number = math.nan
     if not least <= number <= most:
         noun = "a whole number" if whole else "a number"
-        problems.append(f"{option} {raw}: not usable; give {noun} from {least:g} to {most:g}")
+        problems.append(f"{option} {raw}: not usable; give {noun} from {least:.10g} to {most:.10g}")
     return number
 
 
