@@ -31,15 +31,17 @@ def draw(result: Result, sides: Sequence[Side]) -> str:
     title = "One slow server, one restart, one newcomer"
     sheet = Sheet(WIDTH, HEIGHT, title, takeaway(result))
     sheet.text(LEFT - 32, 44, title, size=22, weight=700)
-    sheet.text(
-        LEFT - 32, 66,
-        f"grpclb demo: {result.rate:g} calls/s for {result.seconds:g} s to each of two identical fleets of six servers",
-        size=13, fill=MUTED,
-    )  # fmt: skip
+    sheet.text(LEFT - 32, 66, _subtitle(result), size=13, fill=MUTED)
     _draw_latency(sheet, result, sides)
     _draw_shares(sheet, result)
     _draw_figures(sheet, result)
     return sheet.render()
+
+
+def _subtitle(result: Result) -> str:
+    load = f"{result.rate:g} calls/s for {result.seconds:g} s to each of two identical fleets of six servers"
+    late = "" if result.busy_ms is None else f"; on a busy machine, which started calls {result.busy_ms:.0f} ms late"
+    return f"grpclb demo: {load}{late}"
 
 
 def save(document: str, path: Path) -> None:
@@ -88,7 +90,7 @@ def _draw_downtime(sheet: Sheet, result: Result, x_of: Scale) -> None:
 def _draw_events(sheet: Sheet, result: Result, x_of: Scale) -> None:
     """Mark each event by a dashed line, with its name to the left where another event follows closely."""
     places = [x_of(min(event.at_s, result.seconds)) for event in result.events]
-    for event, x, following in zip(result.events, places, [*places[1:], math.inf], strict=True):
+    for event, x, following in zip(result.events, places, [*places, math.inf][1:], strict=True):
         sheet.line(x, TOP - 14, x, BOTTOM, MUTED, "3 3")
         is_crowded = following - x < text_width(str(event), 11) + 8
         sheet.text(x - 4 if is_crowded else x + 4, TOP - 6, str(event), size=11, fill=MUTED,

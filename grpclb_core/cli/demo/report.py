@@ -25,6 +25,12 @@ def print_report(result: Result, stream: TextIO) -> None:
     print(f"\n{takeaway(result)}", file=stream)
     if result.round_robin.new_server_after_s is None:
         print(f"({WHY_NEVER}.)", file=stream)
+    if result.busy_ms is not None:
+        print(
+            f"The machine was busy: the client itself started calls up to {_ms(result.busy_ms)} ms late (p99), and the "
+            "latencies of both sides contain that. Run it again when less else is going on.",
+            file=stream,
+        )
 
 
 def _table_printer(stream: TextIO) -> Callable[[list[str], list[list[str]], TextIO], None]:
@@ -50,7 +56,7 @@ def takeaway(result: Result) -> str:
         f"Through {ours.title} instead of {plain.title}, {_compare_p99(plain, ours)}; "
         f"{SLOW.name}, the slow server, got {ours.shares[SLOW.name]:.1%} of the calls "
         f"instead of {plain.shares[SLOW.name]:.1%}; "
-        f"{_compare_failed(plain, ours)}; and {LATE.name}, the new server, took traffic "
+        f"{_compare_failed(plain, ours)}; and the first answer of {LATE.name}, the new server, came "
         f"{_compare_newcomer(plain, ours)}."
     )
 
@@ -63,7 +69,7 @@ def figures(result: Result) -> list[list[str]]:
         ["p99", f"{_ms(plain.p99_ms)} ms", f"{_ms(ours.p99_ms)} ms"],
         ["p99.9", f"{_ms(plain.p999_ms)} ms", f"{_ms(ours.p999_ms)} ms"],
         ["failed calls", str(plain.failed), str(ours.failed)],
-        ["new server served", _new_server(plain), _new_server(ours)],
+        ["new server answered", _new_server(plain), _new_server(ours)],
         ["DNS lookups", str(plain.dns_lookups), str(ours.dns_lookups)],
     ]
 
@@ -101,7 +107,7 @@ def _lines(result: Result) -> list[list[str]]:
     lines.append(["calls answered", *(str(side.answered) for side in sides)])
     lines.append(["calls failed", *(_errors(side) for side in sides)])
     lines.append([f"share of {SLOW.name}, the slow server", *(f"{side.shares[SLOW.name]:.1%}" for side in sides)])
-    lines.append([f"{LATE.name}, {ADDED}, took traffic", *(_new_server(side) for side in sides)])
+    lines.append([f"first answer of {LATE.name}, {ADDED}", *(_new_server(side) for side in sides)])
     lines.append(["DNS lookups", *(str(side.dns_lookups) for side in sides)])
     lines.append(["client's own delay, p99 ms", *(_ms(side.start_delay_p99_ms) for side in sides)])
     return lines

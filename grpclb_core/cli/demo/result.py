@@ -13,7 +13,7 @@ import msgspec
 
 from .load import Answer, Side
 from .options import Options
-from .script import ADDED, LATE, SERVERS, Event
+from .script import ADDED, HEALTHY_S, LATE, SERVERS, Event
 
 
 class SideResult(msgspec.Struct, frozen=True):
@@ -55,6 +55,12 @@ class Result(msgspec.Struct, frozen=True):
     @property
     def sides(self) -> tuple[SideResult, SideResult]:
         return self.round_robin, self.grpclb
+
+    @property
+    def busy_ms(self) -> float | None:
+        """How late the client was with its calls (p99), where that is too much to trust the latencies; else None."""
+        latest_ms = max(side.start_delay_p99_ms or 0.0 for side in self.sides)
+        return latest_ms if latest_ms > HEALTHY_S * 1000 else None
 
 
 def sum_up(options: Options, events: Sequence[Event], sides: Sequence[tuple[Side, int]]) -> Result:

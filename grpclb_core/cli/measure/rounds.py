@@ -71,11 +71,6 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
     return spread([above / below for above, below in zip(over, under, strict=True)])
 
 
-def difference(more: Sequence[float], less: Sequence[float]) -> Spread:
-    """Sum up what one variant costs beyond another, each time within one round."""
-    return spread([above - below for above, below in zip(more, less, strict=True)])
-
-
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Keep the garbage collector from running in the middle of a reading."""
