@@ -237,6 +237,9 @@ class Balancer:
             if member.connection.poll():
                 changed = True
                 lost |= was_ready
+                if member.connection.is_ready:
+                    # It may have been restarted; what its last calls waited for in vain must not keep it out.
+                    member.slot.forget_latency()
         if changed:
             self._publish()
         if lost:

@@ -1,6 +1,7 @@
 """The mutable record of one endpoint: one cache line of atomic words.
 
-Who writes what: `open_call` at a pick, `close_call` when its ticket is finished, nobody else. Reading never writes.
+Who writes what: `open_call` at a pick, `close_call` when its ticket is finished, `Slot.forget_latency` when the
+connection was made anew. Reading never writes.
 Calls whose length says something of the server (unary) are timed; streams are counted, not timed.
 """
 

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdlib cimport free
 
-from grpclb_core.native.atomics cimport aligned_zeroed, load
+from grpclb_core.native.atomics cimport aligned_zeroed, load, store, store_double
 from grpclb_core.native.ewma cimport decay_rate
 from grpclb_core.native.slot cimport SlotWords, in_flight, is_newcomer, mean_age_ns, projected_ns
 
@@ -59,6 +59,11 @@ cdef class Slot:
     def is_newcomer(self) -> bool:
         """Whether no timed call was answered yet."""
         return is_newcomer(self.words)
+
+    def forget_latency(self) -> None:
+        """Make the endpoint a newcomer again, because the server behind it may be another one now."""
+        store(&self.words.stamp_ns, 0)
+        store_double(&self.words.latency_ns, 0.0)
 
     def latency_ns_at(self, now_ns: int, decay_s: float) -> float:
         """Return the peak-EWMA latency in ns, faded to `now_ns` with a mean lifetime of `decay_s`; 0.0 if unknown."""
