@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 import grpclb_core as lb
-from tests.support.dns import FaultyDns
-from tests.support.servers import (
+from support.dns import FaultyDns
+from support.servers import (
     CHANNEL_OPTIONS,
     UNARY_STREAM,
     UNARY_UNARY,

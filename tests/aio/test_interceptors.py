@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 
 import grpclb_core as lb
 from grpclb_core.aio.codecs import Codec, codec_from_continuation, codec_from_pool, find_codec, parse_codecs
-from tests.support.servers import (
+from support.servers import (
     STREAM_STREAM,
     STREAM_UNARY,
     UNARY_STREAM,

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 import grpclb_core as lb
-from tests.support.servers import (
+from support.servers import (
     CHANNEL_OPTIONS,
     STREAM_STREAM,
     STREAM_UNARY,

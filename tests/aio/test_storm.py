@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import grpclb_core as lb
-from tests.support.servers import (
+from support.servers import (
     CHANNEL_OPTIONS,
     STREAM_STREAM,
     STREAM_UNARY,

@@ -12,8 +12,8 @@ import grpc.aio
 import pytest
 
 import grpclb_core as lb
-from tests.support.dns import DNSMASQ, Dnsmasq
-from tests.support.servers import CHANNEL_OPTIONS, UNARY_UNARY, ChildServer, EchoServer, eventually
+from support.dns import DNSMASQ, Dnsmasq
+from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, ChildServer, EchoServer, eventually
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import pytest
 from grpclb_core.endpoints import EndpointSet, Member
 from grpclb_core.endpoints.connection import Connection
 from grpclb_core.types import Address, Endpoint, Outcome
-from tests.native.fleet import START, hold
+from support.fleet import START, hold
 
 CHANNEL_STATES = list(grpc.ChannelConnectivity)
 MEMORY_S = 60.0

@@ -9,7 +9,7 @@ import pytest
 
 from grpclb_core.native import Slot
 from grpclb_core.types import Outcome
-from tests.native.fleet import MILLISECOND, SECOND, START, answer, only
+from support.fleet import MILLISECOND, SECOND, START, answer, only
 
 # What the fit of 2^-f in ewma.pxd promises.
 PRECISION = 4e-7

@@ -24,7 +24,7 @@ from grpclb_core.native import (
 )
 from grpclb_core.native.picker import FEWEST_CHOICES, MOST_CHOICES
 from grpclb_core.types import Outcome
-from tests.native.fleet import (
+from support.fleet import (
     CHI_SQUARE_999,
     MILLISECOND,
     SECOND,

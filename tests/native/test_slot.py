@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from grpclb_core.native import Slot, Ticket
 from grpclb_core.types import Outcome
-from tests.native.fleet import MILLISECOND, SECOND, START, answer, hold, only
+from support.fleet import MILLISECOND, SECOND, START, answer, hold, only
 
 # Ages are kept in units of 1.024 us; each call's start and the reading are cut to whole units.
 UNIT_NS = 1_024

@@ -12,7 +12,7 @@ import pytest
 
 from grpclb_core.native import LeastRequestPicker, P2cEwmaPicker, Picker, RandomPicker, RoundRobinPicker, View
 from grpclb_core.types import Outcome
-from tests.native.fleet import START, new_slots, only
+from support.fleet import START, new_slots, only
 
 PICKERS = [P2cEwmaPicker, LeastRequestPicker, RoundRobinPicker, RandomPicker]
 THREADS = 4

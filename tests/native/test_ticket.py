@@ -16,7 +16,7 @@ import pytest
 
 from grpclb_core.native import P2cEwmaPicker, Slot, Ticket, View
 from grpclb_core.types import Outcome
-from tests.native.fleet import SECOND, START, hold, new_slots, only
+from support.fleet import SECOND, START, hold, new_slots, only
 
 # Statuses that speak against the server. Each of the others is an answer to a request that could not be granted.
 FAULTS = {

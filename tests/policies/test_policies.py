@@ -20,7 +20,7 @@ from grpclb_core.native import (
 )
 from grpclb_core.policies import POLICIES, LeastRequest, P2cEwma, Policy, Random, RoundRobin, parse_policy
 from grpclb_core.types import Outcome
-from tests.native.fleet import MILLISECOND, SECOND, START, answer, dropped_picks, hold, is_share, new_slots
+from support.fleet import MILLISECOND, SECOND, START, answer, dropped_picks, hold, is_share, new_slots
 
 # Names as in gRPC's service config where it has the policy; `p2c_ewma` is not in it.
 NAMES = {

@@ -12,7 +12,7 @@ from grpclb_core.errors import ConfigError
 from grpclb_core.resolve import parse_target, resolver_for, static
 from grpclb_core.resolve.static import StaticResolver, static_endpoints
 from grpclb_core.types import Address, Endpoint, Resolution
-from tests.resolve.recorder import Recorder
+from support.recorder import Recorder
 
 A, B = Address("10.0.0.1", 1), Address("10.0.0.2", 2)
 

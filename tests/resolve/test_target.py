@@ -12,7 +12,7 @@ from grpclb_core.config import Config
 from grpclb_core.errors import TargetError
 from grpclb_core.resolve import Target, parse_target, resolver_for
 from grpclb_core.types import Address
-from tests.resolve.recorder import Recorder
+from support.recorder import Recorder
 
 LOCAL = Address("127.0.0.1", 50051)
 LOOPBACK6 = Address("::1", 50051)
