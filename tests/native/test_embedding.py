@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.conftest import load, run_python
+from support.compiled import load, run_python
 
 LINE = re.compile(r"endpoint \d: (\d+) picks, (\d+) answered, (\d+) failed, (\d+) in flight")
 
