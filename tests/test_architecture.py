@@ -101,6 +101,7 @@ def module_names() -> list[str]:
 def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
+        cwd=SITE,  # `python -c` looks for modules here first: not in a checkout when the package is installed
         env=os.environ | {"PYTHONPATH": str(SITE)},
         capture_output=True,
         text=True,

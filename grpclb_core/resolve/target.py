@@ -78,7 +78,7 @@ def _parse(text: str) -> Target:
         return _PARSERS[scheme](text, rest)
     if rest.startswith("//"):
         raise TargetError(f"unknown scheme {scheme!r}; known are {_known()}, and a bare host:port means dns")
-    if "/" in text and not colon and text[0] not in "/.":
+    if "/" in text and not colon and text.isascii() and text[0] not in "/.":
         # grpc.aio takes such a target and lets its calls fail, and programs use one as the target that cannot work.
         return Target(text=text, scheme="dns", host=text, port=DEFAULT_PORT)
     if "/" in text or "\\" in text:

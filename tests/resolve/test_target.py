@@ -228,7 +228,10 @@ def test_any_text_gives_a_target_or_a_target_error(text: str) -> None:
         return
     assert target.text == text
     assert target.scheme in {"dns", "ipv4", "ipv6", "unix", "unix-abstract"}
-    if target.scheme == "dns":
+    if "/" in target.host:
+        assert target.addresses == ()
+        assert target.host == text
+    elif target.scheme == "dns":
         assert target.host.isascii()
         assert 1 <= target.port <= 65535
         assert target.authority
