@@ -4,6 +4,8 @@
 
     async with lb.insecure_channel("dns:///greeter.default.svc:50051") as channel:
         stub = GreeterStub(channel)
+
+`docs/life-of-a-call.md` tells what happens then.
 """
 
 from .aio import Balancer, Channel, Codec, insecure_channel, secure_channel

@@ -246,9 +246,7 @@ class Balancer:
             self._resolver.refresh()
 
     def _poll_interval_s(self) -> float:
-        connecting = any(
-            member.connection.state is Connectivity.CONNECTING for member in self._endpoints.members()
-        )
+        connecting = any(member.connection.state is Connectivity.CONNECTING for member in self._endpoints.members())
         return max(POLL_CONNECTING_S if connecting else POLL_S, len(self._endpoints) * POLL_EACH_S)
 
     def lost(self, slot: Slot) -> None:
@@ -320,7 +318,7 @@ class Balancer:
         return RandomPicker(View([member.slot]), decay_s=self.policy.decay_s, seed=0).pick()
 
     def describe_outage(self) -> str:
-        """Say in one clause why no endpoint can take a call: the target, the resolver's state, the endpoints' states."""
+        """Say in one clause why no endpoint can take a call: the target, its endpoints, and what the resolver said."""
         known = len(self._endpoints)
         resolver = f"the resolver failed: {self._resolver_error}" if self._resolver_error else "the resolver answered"
         if not self._resolved and self._resolver_error is None:

@@ -7,7 +7,7 @@ import os
 # The tests break things on purpose, and C-core logs each of them. It reads this once, when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture

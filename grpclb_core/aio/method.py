@@ -105,7 +105,7 @@ class Method:
         return factory(self.path, self.serializer, self.deserializer, **self._extra)
 
     def bind(self, slot: Slot) -> tuple[Any, Callable[[], grpc.ChannelConnectivity]]:
-        """Return this method's multi-callable on the channel of the endpoint that owns `slot`, and that channel's state."""
+        """Return this method's multi-callable on the channel of the owner of `slot`, and how to ask for its state."""
         channel = self.balancer.channel_of(slot)
         return self.on_channel(channel), channel.get_state
 

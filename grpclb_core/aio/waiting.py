@@ -24,7 +24,7 @@ class WaitingCall(grpc.aio.Call):
     """What all four arities share: status, metadata, cancellation and callbacks.
 
     Args:
-        start: the task that waits for an endpoint and returns the call started there, or raises the call's final error.
+        start: the task that waits for an endpoint and returns the call it started there, or raises the final error.
         deadline_s: when the call must be over, on the event loop's clock; None for never.
     """
 

@@ -109,7 +109,9 @@ async def test_killed_server_costs_no_more_than_its_calls_in_flight(policy: str)
                 assert load.first_answer_of("a", 0) is not None
 
                 def in_flight() -> int:
-                    return next(e.in_flight for e in channel.balancer.snapshot().endpoints if e.address == victim.address)
+                    return next(
+                        e.in_flight for e in channel.balancer.snapshot().endpoints if e.address == victim.address
+                    )
 
                 hanging = [channel.unary_unary(UNARY_UNARY)(b"sleep:30") for _ in range(20)]
                 await asyncio.sleep(0.2)

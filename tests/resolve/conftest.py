@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.recorder import Recorder
 from support.dns import FaultyDns
+from support.recorder import Recorder
 
 
 @pytest.fixture(params=["asyncio", "trio"])

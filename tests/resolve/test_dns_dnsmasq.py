@@ -11,8 +11,8 @@ import pytest
 from grpclb_core.config import DnsConfig
 from grpclb_core.resolve import parse_target
 from grpclb_core.resolve.dns import DnsResolver
-from support.recorder import Recorder
 from support.dns import DNSMASQ, Dnsmasq
+from support.recorder import Recorder
 
 pytestmark = [
     pytest.mark.anyio,

@@ -18,8 +18,8 @@ from grpclb_core.resolve import parse_target, resolver_for
 from grpclb_core.resolve.dns import MAX_ENDPOINTS, DnsResolver
 from grpclb_core.resolve.hosts import HostsFile
 from grpclb_core.resolve.lookup import SECOND_ANSWER_S
-from support.recorder import Recorder
 from support.dns import Fault, FaultyDns
+from support.recorder import Recorder
 
 pytestmark = pytest.mark.anyio
 

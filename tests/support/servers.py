@@ -128,7 +128,9 @@ class EchoServer:
 
 
 @contextlib.asynccontextmanager
-async def echo_servers(count: int, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[list[EchoServer]]:
+async def echo_servers(
+    count: int, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[list[EchoServer]]:
     """Run `count` echo servers on free ports of loopback, named a, b, c..."""
     servers = [EchoServer(chr(ord("a") + index), credentials) for index in range(count)]
     for server in servers:

@@ -56,9 +56,7 @@ def parse_options(raw: Mapping[str, object]) -> Options:
     )
 
 
-def _number(
-    option: str, raw: object, least: float, most: float, problems: list[str], *, whole: bool = False
-) -> float:
+def _number(option: str, raw: object, least: float, most: float, problems: list[str], *, whole: bool = False) -> float:
     kind = int if whole else float
     try:
         number = kind(str(raw))
