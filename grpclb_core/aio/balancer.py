@@ -56,7 +56,7 @@ class _Routes:
         skipped = interceptors_after(continuation)
         if skipped:
             raise ConfigError(
-                f"{path}: {skipped} interceptor(s) behind the balancer's would never run; put balancer.interceptors() last"
+                f"{path}: {skipped} interceptor(s) behind ours would never run; put balancer.interceptors() last"
             )
         codec = find_codec(self._codecs, path, continuation)
         multi_callable = getattr(self._channel, arity)(path, codec.serialize, codec.deserialize)

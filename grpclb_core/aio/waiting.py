@@ -37,7 +37,7 @@ class WaitingCall(grpc.aio.Call):
         self._task.add_done_callback(self._settle)
 
     def _settle(self, _: object = None) -> None:
-        """Take over what became of the start, as soon as that is known; it may be asked for before the event loop tells."""
+        """Take over what became of the start; whoever asks may do so before the event loop has told."""
         task = self._task
         if self._call is not None or not task.done():
             return

@@ -23,12 +23,21 @@ from .servers import METHOD, running_servers
 ROUND_ROBIN = "grpc.aio round_robin"
 AGAIN = "grpc.aio round_robin, a second one"
 OURS = "this channel"
+OURS_ROUND_ROBIN = "this channel, policy round_robin"
 EMPTY = "one empty interceptor"
 ROUTED = "balancer.interceptors()"
 
 # What each is compared with. The second round_robin channel is the first over again: how far its ratio lies from 1 is
-# how far any of these can be trusted.
-COMPARISONS = ((AGAIN, ROUND_ROBIN), (OURS, ROUND_ROBIN), (EMPTY, ROUND_ROBIN), (ROUTED, EMPTY), (ROUTED, ROUND_ROBIN))
+# how far any of these can be trusted. With the same policy on both sides, what is left is the price of the channel:
+# a policy that prefers some servers also changes how full the connections are, and with that the work of grpcio.
+COMPARISONS = (
+    (AGAIN, ROUND_ROBIN),
+    (OURS, ROUND_ROBIN),
+    (OURS_ROUND_ROBIN, ROUND_ROBIN),
+    (EMPTY, ROUND_ROBIN),
+    (ROUTED, EMPTY),
+    (ROUTED, ROUND_ROBIN),
+)
 
 # Connections are shared between the channels of a process unless each has a pool of its own.
 OWN_CONNECTIONS = (("grpc.use_local_subchannel_pool", 1),)
@@ -91,6 +100,7 @@ async def _channels(target: str) -> AsyncIterator[dict[str, Any]]:
             ROUND_ROBIN: grpc.aio.insecure_channel(target, options=plain),
             AGAIN: grpc.aio.insecure_channel(target, options=plain),
             OURS: insecure_channel(target, options=OWN_CONNECTIONS),
+            OURS_ROUND_ROBIN: insecure_channel(target, options=OWN_CONNECTIONS, policy="round_robin"),
             EMPTY: grpc.aio.insecure_channel(target, options=plain, interceptors=[_EmptyInterceptor()]),
             ROUTED: grpc.aio.insecure_channel(target, interceptors=balancer.interceptors({METHOD: (None, None)})),
         }
