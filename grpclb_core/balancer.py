@@ -199,10 +199,11 @@ class Balancer:
         self._publish()
         if self._stirred is not None:
             self._stirred.set()
-        for member in left:
+        if left:
             for method in self._methods:
-                method.forget(member.slot)
-            self._tasks.start_soon(self._drain, member.connection)
+                for member in left:
+                    method.forget(member.slot)
+            self._tasks.start_soon(self._drain, [member.connection for member in left])
 
     def fail(self, error: ResolutionError) -> None:
         """Take note of a failed lookup; the endpoints stay as they are."""
@@ -215,12 +216,14 @@ class Balancer:
     def _connect(self, address: Address) -> Connection:
         return Connection(self._dialer.dial(address))
 
-    async def _drain(self, connection: Connection) -> None:
-        self._draining.add(connection)
+    async def _drain(self, connections: list[Connection]) -> None:
+        self._draining.update(connections)
         try:
-            await connection.channel.close(self.config.connection.drain_s)
+            await asyncio.gather(
+                *(connection.channel.close(self.config.connection.drain_s) for connection in connections)
+            )
         finally:
-            self._draining.discard(connection)
+            self._draining.difference_update(connections)
 
     async def _watch(self) -> None:
         """Follow the connections, closely while one of them is being made."""
@@ -265,10 +268,13 @@ class Balancer:
 
     def _publish(self) -> None:
         """Put a picker over the ready endpoints in place of the one before."""
-        ready = [member for member in self._endpoints.members() if member.connection.is_ready]
+        ready = [
+            (member.slot, member.endpoint.weight)
+            for member in self._endpoints.members()
+            if member.connection.state is Connectivity.READY
+        ]
         if ready:
-            view = View([member.slot for member in ready], [member.endpoint.weight for member in ready])
-            self.current.picker = self.policy.build(view, self._random.getrandbits(64))
+            self.current.picker = self.policy.build(View(*zip(*ready, strict=True)), self._random.getrandbits(64))
         else:
             self.current.picker = None
         self._wake()

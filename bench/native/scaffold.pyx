@@ -76,8 +76,8 @@ def pick_and_finish(Picker picker not None, int64_t count) -> None:
         for turn in range(count):
             start_ns = read_clock(clock)
             slot = picker.view.members[picker.choose(start_ns)].slot
-            open_call(slot, start_ns, False)
-            close_call(slot, SUCCESS, start_ns, read_clock(clock), picker.rate, False)
+            open_call(slot, start_ns, False, False)
+            close_call(slot, SUCCESS, start_ns, read_clock(clock), picker.rate, False, False)
 
 
 def slowest_ns(Picker picker not None, int64_t duration_ns) -> int:
@@ -89,9 +89,9 @@ def slowest_ns(Picker picker not None, int64_t duration_ns) -> int:
         while now_ns - begin_ns < duration_ns:
             start_ns = now_ns  # the end of the pick before, so that nothing falls between two picks
             slot = picker.view.members[picker.choose(start_ns)].slot
-            open_call(slot, start_ns, False)
+            open_call(slot, start_ns, False, False)
             now_ns = read_clock(clock)
-            close_call(slot, SUCCESS, start_ns, now_ns, picker.rate, False)
+            close_call(slot, SUCCESS, start_ns, now_ns, picker.rate, False, False)
             if now_ns - start_ns > most_ns:
                 most_ns = now_ns - start_ns
     return most_ns

@@ -58,9 +58,9 @@ def work(Picker picker not None, int64_t calls, int open_at_once) -> int:
             place = <int> (turn % open_at_once)
             if turn >= open_at_once:
                 below_zero += in_flight(slots[place]) < 1  # at least the call that is about to end
-                close_call(slots[place], <int> (turn % 4), starts[place], turn + 1, picker.rate, turn % 8 >= 4)
+                close_call(slots[place], <int> (turn % 4), starts[place], turn + 1, picker.rate, turn % 8 >= 4, False)
             if turn < calls:
                 starts[place] = turn + 1
                 slots[place] = picker.view.members[picker.choose(turn + 1)].slot
-                open_call(slots[place], turn + 1, (turn + open_at_once) % 8 >= 4)
+                open_call(slots[place], turn + 1, (turn + open_at_once) % 8 >= 4, False)
     return below_zero

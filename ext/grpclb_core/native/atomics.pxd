@@ -8,6 +8,7 @@ cdef extern from "atomics.h" nogil:
     int64_t load "grpclb_load"(const word*) noexcept
     void store "grpclb_store"(word*, int64_t) noexcept
     int64_t add "grpclb_add"(word*, int64_t) noexcept
+    void add_held "grpclb_add_held"(word*, int64_t) noexcept
     double load_double "grpclb_load_double"(const word*) noexcept
     void store_double "grpclb_store_double"(word*, double) noexcept
     bint take "grpclb_take"(word*) noexcept

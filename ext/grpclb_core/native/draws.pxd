@@ -6,14 +6,16 @@ from grpclb_core.native.atomics cimport load, store, word
 
 cdef extern from *:
     """
-    /* splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). Any seed is a good one. */
-    #define GRPCLB_GAMMA 0x9E3779B97F4A7C15ULL
-    #define GRPCLB_FIRST_MIX 0xBF58476D1CE4E5B9ULL
-    #define GRPCLB_SECOND_MIX 0x94D049BB133111EBULL
+    /* wyrand (Wang Yi, public domain, 2019): one multiplication a draw, and any seed is a good one. */
+    #define GRPCLB_STEP 0xA0761D6478BD642FULL
+    #define GRPCLB_MASK 0xE7037ED1A0B428DBULL
+    static inline uint64_t grpclb_mix(uint64_t state) {
+        unsigned __int128 product = (unsigned __int128)state * (state ^ GRPCLB_MASK);
+        return (uint64_t)(product >> 64) ^ (uint64_t)product;
+    }
     """
-    const uint64_t GAMMA "GRPCLB_GAMMA"
-    const uint64_t FIRST_MIX "GRPCLB_FIRST_MIX"
-    const uint64_t SECOND_MIX "GRPCLB_SECOND_MIX"
+    const uint64_t STEP "GRPCLB_STEP"
+    uint64_t mix "grpclb_mix"(uint64_t state) noexcept nogil
 
 
 cdef inline uint64_t draw(word* state) noexcept nogil:
@@ -22,11 +24,9 @@ cdef inline uint64_t draw(word* state) noexcept nogil:
     Load and store are two steps: threads that meet here may draw the same number, which costs a little variety and
     saves every pick a locked instruction.
     """
-    cdef uint64_t mixed = <uint64_t> load(state) + GAMMA
-    store(state, <int64_t> mixed)
-    mixed = (mixed ^ (mixed >> 30)) * FIRST_MIX
-    mixed = (mixed ^ (mixed >> 27)) * SECOND_MIX
-    return mixed ^ (mixed >> 31)
+    cdef uint64_t stepped = <uint64_t> load(state) + STEP
+    store(state, <int64_t> stepped)
+    return mix(stepped)
 
 
 cdef inline uint32_t below(word* state, uint32_t bound, uint32_t bits) noexcept nogil:

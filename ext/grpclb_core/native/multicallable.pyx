@@ -3,12 +3,13 @@
 from asyncio import _get_running_loop as running_loop
 
 cimport cython
+from libc.stdint cimport int64_t
 
 import grpc.aio
 
 from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
 from grpclb_core.native.picker cimport Picker
-from grpclb_core.native.slot cimport DROPPED
+from grpclb_core.native.slot cimport DROPPED, is_surely_alive
 from grpclb_core.native.ticket cimport Ticket
 
 
@@ -75,10 +76,12 @@ cdef class MultiCallable:
                      object wait_for_ready, object compression):
         cdef Ticket ticket
         cdef tuple endpoint
+        cdef int64_t now_ns
         while self.current.picker is not None:
-            ticket = self.current.picker.take(read_clock(clock), self.stream)
+            now_ns = read_clock(clock)
+            ticket = self.current.picker.take(now_ns, self.stream)
             endpoint = self.endpoint_of(ticket)
-            if endpoint[1]() is READY:
+            if is_surely_alive(ticket.slot.words, now_ns) or endpoint[1]() is READY:
                 return dispatch(endpoint[0], ticket, request, timeout, metadata, credentials, wait_for_ready, compression)
             # The connection broke a moment ago, and a call sent there now would fail.
             ticket.settle(DROPPED, read_clock(clock))

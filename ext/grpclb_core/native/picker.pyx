@@ -70,7 +70,7 @@ cdef class Picker:
 
     cdef Ticket take(self, int64_t now_ns, bint stream):
         cdef uint32_t index = self.choose(now_ns)
-        open_call(self.view.members[index].slot, now_ns, stream)
+        open_call(self.view.members[index].slot, now_ns, stream, True)
         return open_ticket(<Slot> self.view.slots[index], now_ns, self.rate, stream)
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:

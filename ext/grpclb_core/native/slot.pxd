@@ -1,4 +1,4 @@
-"""The mutable record of one endpoint: one cache line of atomic words.
+"""The mutable record of one endpoint: two cache lines of atomic words.
 
 Who writes what: `open_call` at a pick, `close_call` when its ticket is finished, `Slot.forget_latency` when the
 connection was made anew. Reading never writes.
@@ -7,7 +7,7 @@ Calls whose length says something of the server (unary) are timed; streams are c
 
 from libc.stdint cimport int64_t, uint64_t
 
-from grpclb_core.native.atomics cimport add, load, load_double, store, store_double, word
+from grpclb_core.native.atomics cimport add, add_held, load, load_double, store, store_double, word
 from grpclb_core.native.ewma cimport faded
 
 
@@ -24,18 +24,30 @@ cdef extern from *:
      * 208 days of 1.024 us, and only their difference to now is ever used. */
     #define GRPCLB_COUNT_BITS 20
     #define GRPCLB_UNIT_BITS 10
+    /* 5 ms: an endpoint that is called more often than that is busy, and looking would cost it; for one that is called
+     * less often the look costs next to nothing. */
+    #define GRPCLB_ALIVE_NS 5000000
     """
+    const int64_t ALIVE_NS "GRPCLB_ALIVE_NS"
     enum:
         COUNT_BITS "GRPCLB_COUNT_BITS"
         UNIT_BITS "GRPCLB_UNIT_BITS"
 
 
+# Two words are kept twice, for those who count under the GIL and for those who count without it. Under the GIL nobody
+# else is counting, so no locked instruction is needed; it is the sum of both that means something.
 cdef struct SlotWords:
+    # What a pick reads, and what the calls from Python write
     word timed  # open timed calls: their number in the low bits, the sum of their start times above (open_call)
+    word timed_free  # the same, counted without the GIL
     word streams  # open calls that are not timed
     word latency_ns  # peak EWMA as it stood at `stamp_ns`; a double
     word stamp_ns  # time of the last timed answer; 0 or less while there was none (is_newcomer)
     word successes
+    word alive_ns  # time of the last success; 0 after a failure (is_surely_alive)
+    word spare  # to the end of the cache line
+    # What is written less often
+    word successes_free  # counted without the GIL
     word failures
     word unjudged  # finished picks that were neither: cancelled, or never sent
 
@@ -55,8 +67,20 @@ cdef inline double projected_ns(const SlotWords* slot, int64_t now_ns, double ra
     return load_double(&slot.latency_ns) * faded(now_ns - (stamp if stamp > 0 else -stamp), rate)
 
 
+cdef inline bint is_surely_alive(const SlotWords* slot, int64_t now_ns) noexcept nogil:
+    """Tell whether the endpoint answered so recently that its connection need not be looked at before a call.
+
+    A connection that breaks fails the calls on it, and a failure ends this at once.
+    """
+    return now_ns - load(&slot.alive_ns) < ALIVE_NS
+
+
+cdef inline uint64_t timed_calls(const SlotWords* slot) noexcept nogil:
+    return <uint64_t> load(&slot.timed) + <uint64_t> load(&slot.timed_free)
+
+
 cdef inline int64_t timed_in_flight(const SlotWords* slot) noexcept nogil:
-    return load(&slot.timed) & ((1 << COUNT_BITS) - 1)
+    return timed_calls(slot) & ((1 << COUNT_BITS) - 1)
 
 
 cdef inline int64_t in_flight(const SlotWords* slot) noexcept nogil:
@@ -69,7 +93,7 @@ cdef inline double mean_age_ns(const SlotWords* slot, int64_t now_ns) noexcept n
     Mean age of n calls that started at s1..sn is (n now - (s1 + .. + sn)) / n: two integers tell it without a list
     (brpc, locality_aware_load_balancer.h). The sum of start times wraps, the sum of ages does not come near that.
     """
-    cdef uint64_t packed = <uint64_t> load(&slot.timed)
+    cdef uint64_t packed = timed_calls(slot)
     cdef uint64_t count = packed & ((1 << COUNT_BITS) - 1)
     cdef uint64_t now = <uint64_t> now_ns >> UNIT_BITS
     cdef int64_t ages
@@ -84,12 +108,19 @@ cdef inline int64_t timed_call(int64_t started_ns) noexcept nogil:
     return <int64_t> (((<uint64_t> started_ns >> UNIT_BITS) << COUNT_BITS) + 1)
 
 
-cdef inline void open_call(SlotWords* slot, int64_t now_ns, bint stream) noexcept nogil:
-    """Take on the debt of one pick, with a single locked instruction."""
+cdef inline void count(word* held_word, word* free_word, int64_t value, bint held) noexcept nogil:
+    if held:
+        add_held(held_word, value)
+    else:
+        add(free_word, value)
+
+
+cdef inline void open_call(SlotWords* slot, int64_t now_ns, bint stream, bint held) noexcept nogil:
+    """Take on the debt of one pick; `held` tells whether the caller holds the GIL."""
     if stream:
         add(&slot.streams, 1)
     else:
-        add(&slot.timed, timed_call(now_ns))
+        count(&slot.timed, &slot.timed_free, timed_call(now_ns), held)
 
 
 cdef inline void observe_answer(SlotWords* slot, double elapsed_ns, int64_t now_ns, double rate) noexcept nogil:
@@ -119,14 +150,14 @@ cdef inline void observe_bound(SlotWords* slot, double elapsed_ns, int64_t now_n
 
 
 cdef inline void close_call(
-    SlotWords* slot, int outcome, int64_t started_ns, int64_t now_ns, double rate, bint stream
+    SlotWords* slot, int outcome, int64_t started_ns, int64_t now_ns, double rate, bint stream, bint held
 ) noexcept nogil:
-    """Settle the debt of one pick, made at `started_ns` by `open_call`."""
+    """Settle the debt of one pick, made at `started_ns` by `open_call`; `held` need not be what it was there."""
     cdef int64_t elapsed_ns = now_ns - started_ns
     if stream:
         add(&slot.streams, -1)
     else:
-        add(&slot.timed, -timed_call(started_ns))
+        count(&slot.timed, &slot.timed_free, -timed_call(started_ns), held)
         if elapsed_ns < 1:  # a clock that stands still, or steps back
             elapsed_ns = 1
         if outcome == SUCCESS:
@@ -134,8 +165,10 @@ cdef inline void close_call(
         elif outcome != DROPPED:
             observe_bound(slot, <double> elapsed_ns, now_ns, rate)
     if outcome == SUCCESS:
-        add(&slot.successes, 1)
+        store(&slot.alive_ns, now_ns)
+        count(&slot.successes, &slot.successes_free, 1, held)
     elif outcome == FAILURE:
+        store(&slot.alive_ns, 0)
         add(&slot.failures, 1)
     else:
         add(&slot.unjudged, 1)

@@ -37,7 +37,7 @@ cdef class Slot:
     @property
     def successes(self) -> int:
         """Calls the server answered."""
-        return load(&self.words.successes)
+        return load(&self.words.successes) + load(&self.words.successes_free)
 
     @property
     def failures(self) -> int:
@@ -52,8 +52,7 @@ cdef class Slot:
     @property
     def picks(self) -> int:
         """Times this endpoint was picked: the sum of the other four."""
-        cdef SlotWords* words = self.words
-        return in_flight(words) + load(&words.successes) + load(&words.failures) + load(&words.unjudged)
+        return in_flight(self.words) + self.successes + self.failures + self.unjudged
 
     @property
     def is_newcomer(self) -> bool:
