@@ -14,7 +14,10 @@ from .ticket import Ticket
 class CurrentPicker:
     def __init__(self, lost: Callable[[Slot], None]) -> None: ...
     picker: Picker | None
-    loop: asyncio.AbstractEventLoop | None
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None: ...
+    @loop.setter
+    def loop(self, loop: asyncio.AbstractEventLoop | None) -> None: ...
 
 @disjoint_base
 class MultiCallable:

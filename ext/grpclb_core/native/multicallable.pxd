@@ -7,7 +7,10 @@ from grpclb_core.native.ticket cimport Ticket
 cdef class CurrentPicker:
     cdef public Picker picker  # None while no endpoint can take a call
     cdef object lost
-    cdef public object loop  # the event loop the channel belongs to; None before its first use
+    cdef object is_running
+    cdef unsigned long thread
+
+    cdef bint is_in_its_loop(self) except -1
 
 
 cdef class MultiCallable:

@@ -1,8 +1,7 @@
 """The multi-callables of a balanced channel: pick, start the call on that endpoint, hand back grpc.aio's own call."""
 
-from asyncio import _get_running_loop as running_loop
-
 cimport cython
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
 import grpc.aio
@@ -28,6 +27,23 @@ cdef class CurrentPicker:
 
     def __init__(self, lost) -> None:
         self.lost = lost
+
+    @property
+    def loop(self):
+        """The event loop whose calls may take the fast path; None before its first use and after closing.
+
+        Set it from within that loop.
+        """
+        return None if self.is_running is None else self.is_running.__self__
+
+    @loop.setter
+    def loop(self, loop) -> None:
+        self.is_running = None if loop is None else loop.is_running
+        self.thread = PyThread_get_thread_ident()
+
+    cdef bint is_in_its_loop(self) except -1:
+        # A thread runs one loop at a time. Asking asyncio which one takes it a system call, before Python 3.12.
+        return self.is_running is not None and self.thread == PyThread_get_thread_ident() and self.is_running()
 
 
 cdef class MultiCallable:
@@ -66,7 +82,7 @@ cdef class MultiCallable:
     cdef object call(self, object request, object timeout, object metadata, object credentials,
                      object wait_for_ready, object compression):
         cdef object started
-        if not self.interceptors and running_loop() is self.current.loop:
+        if not self.interceptors and self.current.is_in_its_loop():
             started = self.send(request, timeout, metadata, credentials, wait_for_ready, compression)
             if started is not None:
                 return started
@@ -109,7 +125,7 @@ cdef object dispatch(object endpoint, Ticket ticket, object request, object time
             # C-core will refuse the call, and grpc.aio then never runs its done callbacks: there is no debt to keep.
             ticket.settle(DROPPED, read_clock(clock))
         else:
-            call.add_done_callback(ticket)
+            ticket.follow(call)
     except BaseException:
         ticket.settle(DROPPED, read_clock(clock))
         raise

@@ -1,5 +1,6 @@
 """The debt of one pick, settled exactly once."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from grpclb_core.native.atomics cimport word
@@ -12,7 +13,9 @@ cdef class Ticket:
     cdef double rate
     cdef word is_open
     cdef bint stream
+    cdef PyObject* core_call  # borrowed: the call that is followed owns this ticket, and not the other way round
 
+    cdef int follow(self, object call) except -1
     cdef bint settle(self, int outcome, int64_t now_ns) noexcept
 
 

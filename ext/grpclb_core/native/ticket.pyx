@@ -22,23 +22,40 @@ cdef extern from "Python.h":
 
 cdef const ClockScale* clock = clock_scale()
 
-cdef object OK = grpc.StatusCode.OK
 cdef object CANCELLED_STATUS = grpc.StatusCode.CANCELLED
+cdef int OK = grpc.StatusCode.OK.value[0]
+cdef int CANCELLED_BY_SOMEONE = CANCELLED_STATUS.value[0]
 
 # The statuses that speak against the server. The others are answers: the caller asked for something that cannot be
 # had, and was told so. linkerd2-proxy draws the line at the same codes (load-biaser, 2026).
-cdef frozenset FAULTS = frozenset({
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DATA_LOSS,
-})
+cdef frozenset FAULTS = frozenset(
+    code.value[0]
+    for code in (
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    )
+)
 
 # What grpc.aio writes into the details of a call that the application cancelled. A call cancelled by the garbage
 # collector carries other words, and its length is that of the collector's sleep.
 cdef str BY_APPLICATION = "Locally cancelled by application!"
+
+
+cdef object core_call_type():
+    """Return the class of C-core's side of a call if this grpcio has it as we know it, else None."""
+    try:
+        from grpc._cython.cygrpc import _AioCall
+    except ImportError:
+        return None
+    known = all(hasattr(_AioCall, name) for name in ("add_done_callback", "is_ok", "status"))
+    return _AioCall if known else None
+
+
+cdef object CORE_CALL = core_call_type()
 
 
 @cython.final
@@ -74,15 +91,32 @@ cdef class Ticket:
         """Do as `finish` does at the time `now_ns`, on the clock the pick was made by."""
         return self.settle(known(outcome), now_ns)
 
-    def __call__(self, call) -> None:
+    def __call__(self, call=None) -> None:
         """Settle the debt by the final status of `call`: the done callback of a grpc.aio call."""
         cdef int64_t now_ns = read_clock(clock)
         cdef int outcome = DROPPED  # of a call that fails to tell its status
+        if call is None and self.core_call == NULL:
+            raise TypeError("a ticket needs the call that is done, to read its status")
         if load(&self.is_open):
             try:
-                outcome = outcome_of(call)
+                outcome = outcome_of_core(<object> self.core_call) if call is None else outcome_of(call)
             finally:
                 self.settle(outcome, now_ns)
+
+    cdef int follow(self, object call) except -1:
+        """Settle the debt when `call` ends.
+
+        grpcio keeps C-core's side of a call in a private attribute. Its callbacks take no argument, so following it
+        there costs neither a partial nor a reference cycle. A call without it, intercepted or of another grpcio, is
+        followed in the documented way.
+        """
+        cdef object core_call = getattr(call, "_cython_call", None)
+        if core_call is None or type(core_call) is not CORE_CALL:
+            call.add_done_callback(self)
+        else:
+            self.core_call = <PyObject*> core_call
+            core_call.add_done_callback(self)
+        return 0
 
     cdef bint settle(self, int outcome, int64_t now_ns) noexcept:
         if not take(&self.is_open):
@@ -103,6 +137,7 @@ cdef Ticket open_ticket(Slot slot, int64_t now_ns, double rate, bint stream):
     ticket.start_ns = now_ns
     ticket.rate = rate
     ticket.stream = stream
+    ticket.core_call = NULL
     store(&ticket.is_open, 1)
     return ticket
 
@@ -124,16 +159,22 @@ cdef object finished_value(object coroutine):
 
 
 cdef int outcome_of(object call) except -1:
-    # grpcio keeps C-core's side of a call in a private attribute, and most calls end well: asking there saves making a
-    # coroutine to ask. A call without it, intercepted or of another grpcio, is asked in the documented way.
-    cdef object core_call = getattr(call, "_cython_call", None)
-    if core_call is not None and core_call.is_ok():
-        return SUCCESS
     cdef object code = finished_value(call.code())
-    if code is OK:
-        return SUCCESS
-    if code is CANCELLED_STATUS:
-        return CANCELLED if finished_value(call.details()) == BY_APPLICATION else DROPPED
     if code is None:
         return DROPPED
+    return outcome_of_status(code.value[0], finished_value(call.details()) if code is CANCELLED_STATUS else None)
+
+
+cdef int outcome_of_core(object core_call) except -1:
+    if core_call.is_ok():
+        return SUCCESS
+    cdef object status = finished_value(core_call.status())
+    return outcome_of_status(status.code(), status.details())
+
+
+cdef int outcome_of_status(int code, object details) except -1:
+    if code == OK:
+        return SUCCESS
+    if code == CANCELLED_BY_SOMEONE:
+        return CANCELLED if details == BY_APPLICATION else DROPPED
     return FAILURE if code in FAULTS else SUCCESS
