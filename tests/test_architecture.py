@@ -64,7 +64,7 @@ NATIVE_LAYERS = [
 ]
 
 # What the compiled core may import of Python; of this package, nothing.
-NATIVE_IMPORTS = {"asyncio", "grpc", "grpc.aio", "math", "os"}
+NATIVE_IMPORTS = {"grpc", "grpc._cython.cygrpc", "grpc.aio", "math", "os"}
 
 # Readings of the time of day, which jumps, and sleeping, which blocks an event loop.
 BANNED_CALLS = {

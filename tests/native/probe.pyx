@@ -1,11 +1,11 @@
-"""Lets tests see what Python cannot: single draws, and picks made without the GIL."""
+"""Lets tests see what Python cannot: single draws, the two lanes of a slot, and picks made without the GIL."""
 
 from libc.stdint cimport int64_t, uint32_t
 
-from grpclb_core.native.atomics cimport store, word
+from grpclb_core.native.atomics cimport load, store, word
 from grpclb_core.native.draws cimport below, draw, draw_pair
 from grpclb_core.native.picker cimport Picker
-from grpclb_core.native.slot cimport SlotWords, close_call, in_flight, open_call
+from grpclb_core.native.slot cimport SUCCESS, Slot, SlotWords, close_call, in_flight, is_surely_alive, open_call
 
 
 def count_pairs(uint32_t count, int64_t draws, int64_t seed) -> list:
@@ -37,6 +37,86 @@ def draws(int64_t count, int64_t seed) -> list:
     cdef word state
     store(&state, seed)
     return [draw(&state) for _ in range(count)]
+
+
+def count_runs(int64_t runs, int64_t seed) -> list:
+    """Draw three numbers in a row; return how often each run of their two highest bits came up."""
+    cdef list counts = [0] * 64
+    cdef int turn, run
+    cdef word state
+    store(&state, seed)
+    for _ in range(runs):
+        run = 0
+        for turn in range(3):
+            run = run << 2 | <int> (draw(&state) >> 62)
+        counts[run] += 1
+    return counts
+
+
+def placement(Slot slot not None) -> tuple:
+    """Return how many bytes past a pair of cache lines a slot starts, its size, and where its second line starts."""
+    cdef SlotWords* words = slot.words
+    return <size_t> words % 128, sizeof(SlotWords), <size_t> &words.successes_free - <size_t> words
+
+
+def lanes(Slot slot not None) -> dict:
+    """Return the words that are kept twice; of `timed`, the number that its low bits hold."""
+    cdef SlotWords* words = slot.words
+    return {
+        "timed": load(&words.timed) & 0xFFFFF,
+        "timed_free": load(&words.timed_free) & 0xFFFFF,
+        "successes": load(&words.successes),
+        "successes_free": load(&words.successes_free),
+    }
+
+
+def is_alive(Slot slot not None, int64_t now_ns) -> bool:
+    return is_surely_alive(slot.words, now_ns)
+
+
+def open_on(Slot slot not None, int64_t now_ns, bint stream, bint held) -> None:
+    """Open a call; without `held`, let go of the GIL for it."""
+    cdef SlotWords* words = slot.words
+    if held:
+        open_call(words, now_ns, stream, True)
+    else:
+        with nogil:
+            open_call(words, now_ns, stream, False)
+
+
+def close_on(Slot slot not None, int outcome, int64_t started_ns, int64_t now_ns, bint stream, bint held) -> None:
+    """End a call; without `held`, let go of the GIL for it."""
+    cdef SlotWords* words = slot.words
+    if held:
+        close_call(words, outcome, started_ns, now_ns, 0.0, stream, True)
+    else:
+        with nogil:
+            close_call(words, outcome, started_ns, now_ns, 0.0, stream, False)
+
+
+cdef enum:
+    BATCH = 16
+
+
+def hand_over(Slot slot not None, int64_t batches, bint opened_held) -> None:
+    """Open calls in one lane and end them, answered, in the other."""
+    cdef SlotWords* words = slot.words
+    cdef int64_t batch, now_ns
+    cdef int place
+    for batch in range(batches):
+        now_ns = 2_000 * (batch + 1)
+        if opened_held:
+            for place in range(BATCH):
+                open_call(words, now_ns + place, False, True)
+            with nogil:
+                for place in range(BATCH):
+                    close_call(words, SUCCESS, now_ns + place, now_ns + BATCH, 0.0, False, False)
+        else:
+            with nogil:
+                for place in range(BATCH):
+                    open_call(words, now_ns + place, False, False)
+            for place in range(BATCH):
+                close_call(words, SUCCESS, now_ns + place, now_ns + BATCH, 0.0, False, True)
 
 
 cdef enum:

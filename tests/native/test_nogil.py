@@ -15,16 +15,26 @@ COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 
 # What a function of the fast path may call beside functions of its own kind, which are followed: the atomics of
-# atomics.h, a copy of eight bytes, hints to the compiler, and the statements of C that look like calls.
+# atomics.h, the multiplication of draws.pxd, a copy of eight bytes, hints to the compiler, and the statements of C that
+# look like calls.
 HARMLESS = re.compile(
-    r"grpclb_(load|store|add|load_double|store_double)|memcpy|likely|unlikely|if|for|while|switch|return|sizeof"
+    r"grpclb_(load|store|add|add_held|load_double|store_double|mix)|memcpy|likely|unlikely|if|for|while|switch|return|sizeof"
 )
 
 # Signs of the interpreter that are no calls: its types, its constants, and Cython's tables of Python objects.
 INTERPRETER = re.compile(r"\bPy[A-Z_]\w*|\b__Pyx_\w+|\b__pyx_(mstate|n_|kp_|int_|d\b|b\b|m\b)\w*|\bPYX_\w+")
 
 PICKER_CLASSES = sorted(kind.__name__ for kind in Picker.__subclasses__())
-SLOT_FUNCTIONS = ["open_call", "close_call", "observe_answer", "observe_bound", "mean_age_ns"]
+
+# Where each is generated: tickets settle in ticket.c, slot.c tells ages, multicallable.c looks at connections.
+SLOT_FUNCTIONS = {
+    "open_call": "ticket.c",
+    "close_call": "ticket.c",
+    "observe_answer": "ticket.c",
+    "observe_bound": "ticket.c",
+    "mean_age_ns": "slot.c",
+    "is_surely_alive": "multicallable.c",
+}
 
 
 def mangled(module: str, *names: str) -> str:
@@ -74,9 +84,7 @@ def test_choosing_touches_no_python_object(generated: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("name", SLOT_FUNCTIONS)
 def test_keeping_count_touches_no_python_object(generated: Path, name: str) -> None:
-    # In ticket.c, where tickets settle; mean_age_ns is used by slot.c.
-    source = generated / ("slot.c" if name == "mean_age_ns" else "ticket.c")
-    _, offences = touches(functions(source), mangled("slot", name))
+    _, offences = touches(functions(generated / SLOT_FUNCTIONS[name]), mangled("slot", name))
     assert offences == set()
 
 
@@ -92,6 +100,7 @@ def test_the_whole_choice_was_looked_at(generated: Path) -> None:
         mangled("slot", "is_newcomer"),
         mangled("slot", "in_flight"),
         mangled("slot", "timed_in_flight"),
+        mangled("slot", "timed_calls"),
         mangled("ewma", "faded"),
     }
     assert {"P2cEwmaPicker", "LeastRequestPicker", "RoundRobinPicker", "RandomPicker"} <= set(PICKER_CLASSES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -181,6 +182,176 @@ class TestAge:
         left = ages_ns[closed:]
         expected = sum(left) / len(left) if left else 0.0
         assert slot.age_ns_at(now_ns) == pytest.approx(expected, abs=2 * UNIT_NS)
+
+
+class TestLanes:
+    """Those who hold the GIL count in one word, those who do not in another; what counts is the sum."""
+
+    @pytest.mark.parametrize("closed_held", [False, True])
+    @pytest.mark.parametrize("opened_held", [False, True])
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_a_call_may_end_in_another_lane_than_it_began(
+        self, probe: ModuleType, outcome: Outcome, stream: bool, opened_held: bool, closed_held: bool
+    ) -> None:
+        slot = Slot()
+        none = dict.fromkeys(counters(slot), 0)
+        probe.open_on(slot, START, stream, opened_held)
+        assert counters(slot) == none | {"in_flight": 1, "streams": int(stream)}
+        assert slot.age_ns_at(START + SECOND) == (0.0 if stream else pytest.approx(SECOND, abs=UNIT_NS))
+        probe.close_on(slot, outcome, START, START + SECOND, stream, closed_held)
+        assert counters(slot) == none | {COUNTERS[outcome]: 1}
+        assert slot.picks == 1
+        assert slot.age_ns_at(START + 2 * SECOND) == 0.0
+        assert slot.is_newcomer is (stream or outcome is not Outcome.SUCCESS)
+
+    def test_each_lane_has_words_of_its_own(self, probe: ModuleType) -> None:
+        slot = Slot()
+        only(slot).pick_at(START).finish_at(Outcome.SUCCESS, START)
+        ticket = only(slot).pick_at(START)
+        assert probe.lanes(slot) == {"timed": 1, "timed_free": 0, "successes": 1, "successes_free": 0}
+        probe.open_on(slot, START, False, False)
+        probe.open_on(slot, START, False, False)
+        probe.close_on(slot, Outcome.SUCCESS, START, START, False, False)
+        assert probe.lanes(slot) == {"timed": 1, "timed_free": 1, "successes": 1, "successes_free": 1}
+        assert (slot.in_flight, slot.successes, slot.picks) == (2, 2, 4)
+        assert ticket.is_open
+
+    @pytest.mark.parametrize("opened_held", [False, True])
+    def test_one_lane_may_go_below_zero(self, probe: ModuleType, opened_held: bool) -> None:
+        slot = Slot()
+        for number in range(1_000):
+            probe.open_on(slot, START + number * SECOND, False, opened_held)
+        for number in range(999):
+            probe.close_on(slot, Outcome.DROPPED, START + number * SECOND, START, False, not opened_held)
+        assert slot.in_flight == 1
+        assert slot.age_ns_at(START + 1_000 * SECOND) == pytest.approx(SECOND, abs=UNIT_NS)
+        probe.close_on(slot, Outcome.DROPPED, START + 999 * SECOND, START, False, not opened_held)
+        assert counters(slot) == dict.fromkeys(counters(slot), 0) | {"unjudged": 1_000}
+        assert slot.age_ns_at(START + 1_000 * SECOND) == 0.0
+
+    def test_tickets_and_calls_without_the_gil_share_a_mean_age(self, probe: ModuleType) -> None:
+        slot = Slot()
+        calls = hold(slot, 3, START)
+        probe.open_on(slot, START + 8 * SECOND, False, False)
+        now_ns = START + 10 * SECOND
+        assert slot.in_flight == 4
+        assert slot.age_ns_at(now_ns) == pytest.approx((3 * 10 + 2) / 4 * SECOND, abs=UNIT_NS)
+        calls[0].finish_at(Outcome.SUCCESS, now_ns)
+        assert slot.age_ns_at(now_ns) == pytest.approx((2 * 10 + 2) / 3 * SECOND, abs=UNIT_NS)
+        probe.close_on(slot, Outcome.SUCCESS, START + 8 * SECOND, now_ns, False, False)
+        assert slot.age_ns_at(now_ns) == pytest.approx(10 * SECOND, abs=UNIT_NS)
+
+    @settings(derandomize=True, database=None, deadline=None, max_examples=100)
+    @given(
+        base_ns=st.integers(0, 2**62),
+        calls=st.lists(
+            st.tuples(st.integers(0, 3_600 * SECOND), st.booleans(), st.booleans()), min_size=1, max_size=50
+        ),
+        closed=st.integers(0, 49),
+    )
+    def test_the_mean_age_is_that_of_a_list(
+        self, probe: ModuleType, base_ns: int, calls: list[tuple[int, bool, bool]], closed: int
+    ) -> None:
+        slot = Slot()
+        now_ns = base_ns + 3_600 * SECOND
+        for age_ns, opened_held, _ in calls:
+            probe.open_on(slot, now_ns - age_ns, False, opened_held)
+        for age_ns, _, closed_held in calls[:closed]:
+            probe.close_on(slot, Outcome.SUCCESS, now_ns - age_ns, now_ns, False, closed_held)
+        left = [age_ns for age_ns, _, _ in calls[closed:]]
+        assert slot.in_flight == len(left)
+        assert slot.successes == len(calls) - len(left)
+        assert slot.age_ns_at(now_ns) == pytest.approx(sum(left) / len(left) if left else 0.0, abs=2 * UNIT_NS)
+
+    def test_a_slot_has_its_cache_lines_to_itself(self, probe: ModuleType) -> None:
+        for slot in [Slot() for _ in range(100)]:
+            offset, size, second_line = probe.placement(slot)
+            assert offset == 0
+            assert size <= 128
+            assert second_line == 64
+
+
+class TestForgetting:
+    """A new connection may lead to another server: what is known of the old one's speed goes, the counters stay."""
+
+    def test_it_makes_a_newcomer(self) -> None:
+        slot = Slot()
+        answer(slot, SECOND)
+        slot.forget_latency()
+        assert slot.is_newcomer
+        assert slot.latency_ns_at(START, 10.0) == 0.0
+
+    def test_the_next_answer_is_believed_at_once(self) -> None:
+        slot = Slot()
+        answer(slot, SECOND)
+        slot.forget_latency()
+        answer(slot, MILLISECOND, START + 1)
+        assert not slot.is_newcomer
+        assert slot.latency_ns_at(START + 1, 10.0) == MILLISECOND
+
+    @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.FAILURE])
+    def test_bounds_are_forgotten_too(self, outcome: Outcome) -> None:
+        slot = Slot()
+        answer(slot, SECOND, START, outcome)
+        assert slot.latency_ns_at(START, 10.0) == SECOND
+        slot.forget_latency()
+        assert slot.latency_ns_at(START, 10.0) == 0.0
+        answer(slot, MILLISECOND, START, outcome)  # news again
+        assert slot.is_newcomer
+        assert slot.latency_ns_at(START, 10.0) == MILLISECOND
+
+    def test_it_counts_what_it_counted(self) -> None:
+        slot = Slot()
+        for outcome in Outcome:
+            answer(slot, SECOND, START, outcome)
+        calls = [*hold(slot, 2), only(slot).pick_at(START, True)]
+        before = counters(slot)
+        slot.forget_latency()
+        assert counters(slot) == before
+        assert slot.picks == 7
+        assert slot.age_ns_at(START + SECOND) == pytest.approx(SECOND, abs=UNIT_NS)
+        calls[0].finish_at(Outcome.SUCCESS, START + SECOND)
+        assert slot.latency_ns_at(START + SECOND, 10.0) == SECOND
+
+    def test_a_newcomer_has_nothing_to_forget(self) -> None:
+        slot = Slot()
+        slot.forget_latency()
+        slot.forget_latency()
+        assert slot.is_newcomer
+        assert set(counters(slot).values()) == {0}
+
+
+class TestSurelyAlive:
+    """Whether an endpoint answered within the last 5 ms, so that its connection need not be looked at."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("held", [False, True])
+    def test_a_success_says_so_for_five_milliseconds(self, probe: ModuleType, held: bool, stream: bool) -> None:
+        slot = Slot()
+        assert not probe.is_alive(slot, START)
+        probe.open_on(slot, START - SECOND, stream, held)
+        assert not probe.is_alive(slot, START)
+        probe.close_on(slot, Outcome.SUCCESS, START - SECOND, START, stream, held)
+        assert probe.is_alive(slot, START)
+        assert probe.is_alive(slot, START + 5 * MILLISECOND - 1)
+        assert not probe.is_alive(slot, START + 5 * MILLISECOND)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_failure_ends_it_at_once(self, probe: ModuleType, stream: bool) -> None:
+        slot = Slot()
+        answer(slot, MILLISECOND)
+        only(slot).pick_at(START, stream).finish_at(Outcome.FAILURE, START + 1)
+        assert not probe.is_alive(slot, START + 1)
+
+    @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.DROPPED])
+    def test_other_ends_do_not_change_it(self, probe: ModuleType, outcome: Outcome) -> None:
+        slot = Slot()
+        answer(slot, MILLISECOND, START, outcome)
+        assert not probe.is_alive(slot, START)
+        answer(slot, MILLISECOND)
+        answer(slot, MILLISECOND, START + 1, outcome)
+        assert probe.is_alive(slot, START + 1)
 
 
 def test_a_slot_cannot_be_written_to() -> None:

@@ -91,6 +91,18 @@ def test_calls_without_the_gil_are_counted_exactly(probe: ModuleType, picker: ty
         assert max(slot.picks for slot in slots) - min(slot.picks for slot in slots) <= 1
 
 
+@pytest.mark.usefixtures("often")
+def test_calls_handed_from_lane_to_lane_are_counted_exactly(probe: ModuleType) -> None:
+    # Two threads open with the GIL and end without it, two the other way round, all on one endpoint.
+    (slot,) = new_slots(1)
+    batches = 10_000
+    in_threads(lambda number: probe.hand_over(slot, batches, number % 2 == 0))
+    assert (slot.in_flight, slot.age_ns_at(START)) == (0, 0.0)
+    assert slot.successes == slot.picks == THREADS * batches * 16
+    lanes = probe.lanes(slot)
+    assert lanes["successes"] == lanes["successes_free"] == slot.picks // 2
+
+
 def test_python_and_other_threads_share_a_picker(probe: ModuleType) -> None:
     slots = new_slots(3)
     shared = P2cEwmaPicker(View(slots), seed=1)

@@ -8,15 +8,18 @@ import gc
 import pickle
 import sys
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
 from grpclb_core.native import P2cEwmaPicker, Slot, Ticket, View
+from grpclb_core.native.multicallable import CurrentPicker, UnaryUnaryMultiCallable
 from grpclb_core.types import Outcome
 from support.fleet import SECOND, START, hold, new_slots, only
+from support.servers import UNARY_UNARY, echo_servers
 
 # Statuses that speak against the server. Each of the others is an answer to a request that could not be granted.
 FAULTS = {
@@ -207,13 +210,20 @@ class TestDoneCallback:
         assert not ticket.is_open
         assert counts(slot) == (0, 0, 0, 1)
 
-    @pytest.mark.parametrize("call", [None, object(), type("Call", (), {"code": lambda self: grpc.StatusCode.OK})()])
+    @pytest.mark.parametrize("call", [object(), type("Call", (), {"code": lambda self: grpc.StatusCode.OK})()])
     def test_what_is_no_call_of_grpc_aio_is_settled_all_the_same(
         self, slot: Slot, ticket: Ticket, call: object
     ) -> None:
         with pytest.raises(AttributeError):
             ticket(call)
         assert counts(slot) == (0, 0, 0, 1)
+
+    def test_without_a_call_there_is_no_status_to_read(self, slot: Slot, ticket: Ticket) -> None:
+        for arguments in ((), (None,)):
+            with pytest.raises(TypeError, match="needs the call that is done"):
+                ticket(*arguments)
+        assert counts(slot) == (1, 0, 0, 0)
+        assert ticket.is_open
 
     def test_a_settled_ticket_does_not_ask_again(self, slot: Slot, ticket: Ticket) -> None:
         ticket.finish(Outcome.SUCCESS)
@@ -239,6 +249,135 @@ class TestDoneCallback:
         asyncio.run(cancel_one())
         assert counts(slot) == (0, 0, 0, 1)
         assert slot.latency_ns_at(0, 10.0) > 0.0
+
+
+class FollowedCall(FinishedCall):
+    """A call as an interceptor may make it, which keeps whoever wants to hear of its end."""
+
+    def __init__(self, code: object = grpc.StatusCode.OK, details: object = "") -> None:
+        super().__init__(code, details)
+        self.followers: list[Callable[[object], object]] = []
+
+    def add_done_callback(self, follower: Callable[[object], object]) -> None:
+        self.followers.append(follower)
+
+
+class CoreAlone:
+    """Nothing of a grpc.aio call but C-core's side of it: whoever asks for more than that fails."""
+
+    def __init__(self, call: Any) -> None:
+        self._cython_call = call._cython_call
+
+
+class LooksLikeCore:
+    """What another grpcio might keep where ours keeps C-core's side of a call."""
+
+    def add_done_callback(self, follower: object) -> None:
+        raise AssertionError("of this nothing is known")
+
+    def is_ok(self) -> bool:
+        raise AssertionError("of this nothing is known")
+
+
+def follow(ticket: Ticket, call: object) -> None:
+    """Tie a ticket to a call that was just started."""
+    starts = UnaryUnaryMultiCallable(
+        CurrentPicker(lambda _: None),
+        lambda _: (lambda _: call, lambda: grpc.ChannelConnectivity.READY),
+        lambda *_: None,
+        [],
+        True,
+    )
+    assert starts.start_on(ticket, b"", None, None, None, None, None) is call
+
+
+class TestFollowing:
+    """A started call is followed on C-core's side of it where that is known, else in the documented way."""
+
+    @pytest.mark.parametrize("core", ["missing", None, LooksLikeCore()])
+    @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND])
+    def test_a_call_without_the_core_we_know_is_asked_for_its_code(
+        self, slot: Slot, ticket: Ticket, code: grpc.StatusCode, core: object
+    ) -> None:
+        call = FollowedCall(code)
+        if core != "missing":
+            call._cython_call = core  # type: ignore[attr-defined]
+        follow(ticket, call)
+        assert call.followers == [ticket]
+        assert counts(slot) == (1, 0, 0, 0)
+        call.followers[0](call)
+        assert counts(slot) == ((0, 0, 1, 0) if code in FAULTS else (0, 1, 0, 0))
+
+    @pytest.mark.parametrize(
+        ("request_", "expected"),
+        [
+            (b"x", (0, 1, 0, 0)),
+            (b"fail:NOT_FOUND", (0, 1, 0, 0)),
+            (b"fail:UNAVAILABLE", (0, 0, 1, 0)),
+            (b"fail:CANCELLED", (0, 0, 0, 1)),
+        ],
+    )
+    @pytest.mark.parametrize("how", [lambda call: call, CoreAlone, lambda call: FollowedReal(call)])
+    def test_both_ways_tell_the_same_of_a_real_call(
+        self, slot: Slot, ticket: Ticket, how: Callable[[Any], Any], request_: bytes, expected: tuple[int, ...]
+    ) -> None:
+        async def call_one() -> None:
+            async with echo_servers(1) as (server,), grpc.aio.insecure_channel(server.address) as channel:
+                call = channel.unary_unary(UNARY_UNARY)(request_)
+                follow(ticket, how(call))
+                assert counts(slot) == (1, 0, 0, 0)
+                await call.code()
+                await asyncio.sleep(0)  # done callbacks may have a turn of their own
+
+        asyncio.run(call_one())
+        assert counts(slot) == expected
+        assert slot.is_newcomer is (expected != (0, 1, 0, 0))
+
+    def test_a_call_that_is_over_settles_at_once(self, slot: Slot, ticket: Ticket) -> None:
+        async def call_one() -> None:
+            async with echo_servers(1) as (server,), grpc.aio.insecure_channel(server.address) as channel:
+                call = channel.unary_unary(UNARY_UNARY)(b"x")
+                await call
+                follow(ticket, CoreAlone(call))
+                await asyncio.sleep(0)
+
+        asyncio.run(call_one())
+        assert counts(slot) == (0, 1, 0, 0)
+
+    @pytest.mark.parametrize("how", [lambda call: call, CoreAlone])
+    def test_a_followed_call_the_application_cancelled_is_a_lower_bound(
+        self, slot: Slot, ticket: Ticket, how: Callable[[Any], Any]
+    ) -> None:
+        async def cancel_one() -> None:
+            async with grpc.aio.insecure_channel("unix:///nonexistent/grpclb.sock") as channel:
+                call = channel.unary_unary("/service/Method")(b"", wait_for_ready=True)
+                follow(ticket, how(call))
+                call.cancel()
+                assert await call.code() is grpc.StatusCode.CANCELLED
+
+        asyncio.run(cancel_one())
+        assert counts(slot) == (0, 0, 0, 1)
+        assert slot.latency_ns_at(0, 10.0) > 0.0
+
+    def test_following_keeps_no_call_alive(self, slot: Slot, ticket: Ticket) -> None:
+        async def call_one() -> weakref.ref[object]:
+            async with echo_servers(1) as (server,), grpc.aio.insecure_channel(server.address) as channel:
+                call = channel.unary_unary(UNARY_UNARY)(b"x")
+                follow(ticket, call)
+                await call
+                return weakref.ref(call)
+
+        call = asyncio.run(call_one())
+        gc.collect()
+        assert call() is None
+        assert counts(slot) == (0, 1, 0, 0)
+
+
+class FollowedReal:
+    """A real call seen through its documented side only."""
+
+    def __init__(self, call: Any) -> None:
+        self.add_done_callback = call.add_done_callback
 
 
 class TestMaking:

@@ -17,7 +17,7 @@ START = 1_000 * SECOND  # any moment after 0 will do
 # passes always or never, and a change of the draws has one chance in a thousand to fail it innocently.
 
 # 99.9 % of chi-square values lie below this, by degrees of freedom (quantiles of the distribution, any table has them).
-CHI_SQUARE_999 = {1: 10.828, 2: 13.816, 3: 16.266, 4: 18.467, 5: 20.515, 7: 24.322, 19: 43.820, 41: 74.745}
+CHI_SQUARE_999 = {1: 10.828, 2: 13.816, 3: 16.266, 4: 18.467, 5: 20.515, 7: 24.322, 19: 43.820, 41: 74.745, 63: 103.442}
 
 # 99.9 % of normal values lie within so many standard deviations.
 NORMAL_999 = 3.291

@@ -152,7 +152,7 @@ cdef inline void observe_bound(SlotWords* slot, double elapsed_ns, int64_t now_n
 cdef inline void close_call(
     SlotWords* slot, int outcome, int64_t started_ns, int64_t now_ns, double rate, bint stream, bint held
 ) noexcept nogil:
-    """Settle the debt of one pick, made at `started_ns` by `open_call`; `held` need not be what it was there."""
+    """Settle the debt of one pick, made at `started_ns` by `open_call`; `stream` and `held` must be what they were there."""
     cdef int64_t elapsed_ns = now_ns - started_ns
     if stream:
         add(&slot.streams, -1)

@@ -162,6 +162,8 @@ cdef int outcome_of(object call) except -1:
     cdef object code = finished_value(call.code())
     if code is None:
         return DROPPED
+    if not isinstance(code, grpc.StatusCode):
+        return SUCCESS  # a status gRPC does not know: somebody answered something
     return outcome_of_status(code.value[0], finished_value(call.details()) if code is CANCELLED_STATUS else None)
 
 
