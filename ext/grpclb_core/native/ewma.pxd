@@ -10,12 +10,11 @@ cdef extern from *:
     """
     /* log2(e) in one nanosecond of a decay time of one second: 2^(-t * rate) is e^(-t / decay time). */
     #define GRPCLB_RATE_OF_ONE_SECOND 1.4426950408889634e-9
-    /* Below this (a tenth of a second, at a decay time of 10 s) four terms of the series of 2^-x do: the fifth is less
-     * than 6e-10. Busy endpoints answer more often than that, so this is what most picks need. */
-    #define GRPCLB_SHORT_HALVINGS 0.015625
+    /* Below this (14 ms, at a decay time of 10 s) three terms of the series of 2^-x do: the fourth is 3.3e-7 of what is
+     * lost by then. Busy endpoints answer more often than that, so this is what most picks need. */
+    #define GRPCLB_SHORT_HALVINGS 0.002
     #define GRPCLB_LN_2 0.6931471805599453
     #define GRPCLB_HALF_LN_2_SQUARED 0.24022650695910072
-    #define GRPCLB_SIXTH_LN_2_CUBED 0.05550410866482158
     /* Past this many halvings a double is denormal, and any latency is nothing. */
     #define GRPCLB_MOST_HALVINGS 1000.0
     """
@@ -23,7 +22,6 @@ cdef extern from *:
     const double SHORT_HALVINGS "GRPCLB_SHORT_HALVINGS"
     const double LN_2 "GRPCLB_LN_2"
     const double HALF_LN_2_SQUARED "GRPCLB_HALF_LN_2_SQUARED"
-    const double SIXTH_LN_2_CUBED "GRPCLB_SIXTH_LN_2_CUBED"
     const double MOST_HALVINGS "GRPCLB_MOST_HALVINGS"
 
 
@@ -47,7 +45,7 @@ cdef inline double faded(int64_t age_ns, double rate) noexcept nogil:
     if age_ns <= 0:
         return 1.0
     if halvings < SHORT_HALVINGS:
-        return 1.0 - halvings * (LN_2 - halvings * (HALF_LN_2_SQUARED - halvings * SIXTH_LN_2_CUBED))
+        return 1.0 - halvings * (LN_2 - halvings * HALF_LN_2_SQUARED)
     if halvings > MOST_HALVINGS:
         return 0.0
     whole = <int64_t> halvings
