@@ -21,6 +21,7 @@ import grpc.aio
 import msgspec
 
 import grpclb_core as lb
+from grpclb_core.cli import PACKAGE_HOME
 from grpclb_core.cli.demo.fleet import free_port
 from grpclb_core.cli.demo.load import DEADLINE_S, Side
 from grpclb_core.cli.measure.machine import describe_machine
@@ -58,6 +59,7 @@ async def fleet(slow: int, seed: int) -> AsyncIterator[str]:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "grpclb_core.cli.demo.server", *command],
+                    cwd=PACKAGE_HOME,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                 )

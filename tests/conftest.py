@@ -7,6 +7,7 @@ import os
 # The tests break things on purpose, and C-core logs each of them. It reads this once, when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+import hypothesis
 import pytest
 
 
@@ -14,3 +15,8 @@ import pytest
 def anyio_backend() -> str:
     """grpc.aio runs on asyncio alone; what is free of grpc overrides this to run on trio too."""
     return "asyncio"
+
+
+# Examples take longer on a busy machine; how long one takes proves nothing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")

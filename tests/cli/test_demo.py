@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,16 +13,16 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from grpclb_core.cli import PACKAGE_HOME
+
 COMMAND = [sys.executable, "-m", "grpclb_core.cli", "demo"]
 SERVER_MODULE = "grpclb_core.cli.demo.server"
 SHORT = ["--seconds", "4", "--rate", "40"]
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [*COMMAND, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *options], cwd=PACKAGE_HOME, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

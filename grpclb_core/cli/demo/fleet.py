@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import anyio
 import anyio.abc
 
+from .. import PACKAGE_HOME
 from . import server as server_module
 from .script import SERVERS, SLOTS, Server
 
@@ -44,6 +45,7 @@ class Fleet:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            cwd=PACKAGE_HOME,
             # The child finds what its parent found, in whatever way that was arranged.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is for the parent, who ends its children

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from ...errors import GrpclbError
+from .. import PACKAGE_HOME
 
 METHOD = "/grpclb.Bench/Echo"
 
@@ -34,7 +35,7 @@ def running_servers(count: int = SERVERS) -> Iterator[list[str]]:
 @contextmanager
 def _process() -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(  # noqa: S603  (the command is our own)
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", __name__], cwd=PACKAGE_HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
