@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """grpc.aio runs on asyncio alone; what is free of grpc overrides this to run on trio too."""
     return "asyncio"

@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
 import grpc
 import grpc.aio
 import psutil
@@ -102,7 +103,8 @@ async def read_one_and_drop(start: Start, streams: bool) -> None:
 async def send_bad_metadata(start: Start, streams: bool) -> None:
     """C-core refuses it, and grpc.aio then forgets the done callbacks."""
     with contextlib.suppress(Exception):  # another class for each arity, or a wait without end
-        await asyncio.wait_for(end_of(start([b"1"] if streams else b"1", metadata=(("Bad Key", "value"),))), 0.1)
+        with anyio.move_on_after(0.1):
+            await end_of(start([b"1"] if streams else b"1", metadata=(("Bad Key", "value"),)))
 
 
 FATES = (
@@ -125,7 +127,7 @@ def in_flight(channel: lb.Channel) -> int:
 async def storm(channel: lb.Channel, seed: int) -> None:
     chance = random.Random(seed)
     methods = {arity: getattr(channel, arity)(path) for arity, path in PATHS.items()}
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = anyio.CapacityLimiter(AT_ONCE)
 
     async def one(fate: Callable[[Start, bool], Awaitable[None]], arity: str) -> None:
         async with gate:
