@@ -13,4 +13,4 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 async def one_event_loop(anyio_backend: str) -> AsyncIterator[None]:
-    yield
+    yield  # noqa: PT022 - the loop lives as long as this fixture
