@@ -145,7 +145,7 @@ class Balancer:
             for channel in open_channels:
                 closing.start_soon(channel.close, max(0.0, ends_s - anyio.current_time()))
         if self._supervisor is not None:
-            self._supervisor.cancel()
+            self._end()
             await asyncio.wait((self._supervisor,))
 
     def abandon(self) -> None:
@@ -153,7 +153,7 @@ class Balancer:
         if not self._closed and self._loop is not None and self._supervisor is not None and not self._loop.is_closed():
             self._closed = True
             self.current.picker = None
-            self._loop.call_soon_threadsafe(self._supervisor.cancel)
+            self._loop.call_soon_threadsafe(self._end)
 
     def await_start(self, start: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run in the background what waits for an endpoint to start a call; closing ends it."""
@@ -176,6 +176,14 @@ class Balancer:
             self._tasks = tasks
             tasks.start_soon(self._resolve)
             await self._watch()
+
+    def _end(self) -> None:
+        """Have the supervisor leave. Its scope is cancelled, not its task: before Python 3.11, a task whose own timeout
+        runs out in the same moment takes the one cancellation for the other, and stays."""
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+        elif self._supervisor is not None:
+            self._supervisor.cancel()
 
     async def _resolve(self) -> None:
         while True:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import grpc
 import grpc.aio
 import pytest
 import trustme
 
 import grpclb_core as lb
+from grpclb_core.balancer import POLL_S
 from support.dns import FaultyDns
 from support.servers import (
     CHANNEL_OPTIONS,
@@ -332,3 +335,17 @@ async def test_goaway_reconnects_at_once() -> None:
         assert await channel.unary_unary(UNARY_UNARY)(b"x") == b"x"
     assert states.count("ready") > len(states) * 0.7
     await server.stop(None)
+
+
+@pytest.mark.parametrize("rounds", range(8))
+async def test_closing_at_the_moment_of_a_timeout(rounds: int) -> None:
+    """Before Python 3.11 a task takes a cancellation that comes with its own timeout for that, and stays."""
+    channel = lb.insecure_channel("ipv4:127.0.0.1:1")
+    channel.get_state(try_to_connect=True)
+    await asyncio.sleep(POLL_S / 2)  # the watch over the connections waits by now
+    closing = asyncio.ensure_future(channel.close())
+    for _ in range(rounds):  # of the event loop: closing has to be half-way when the watch's timeout is found run out
+        await asyncio.sleep(0)
+    time.sleep(2 * POLL_S)  # noqa: ASYNC251 - keeps the loop from noticing
+    with anyio.fail_after(5):
+        await closing
