@@ -17,7 +17,7 @@ cdef const ClockScale* clock = clock_scale()
 @cython.no_gc
 @cython.freelist(256)
 cdef class EmptyTicket:
-    def finish(self, outcome):
+    def finish(self, outcome, /):
         """Do nothing: a compiled call with one argument."""
         return True
 
@@ -35,7 +35,7 @@ cdef class EmptyPicker:
 cdef class ClockedTicket:
     cdef int64_t start_ns
 
-    def finish(self, outcome):
+    def finish(self, outcome, /):
         """Do nothing but read the clock; the reading is kept, or the compiler would drop it."""
         self.start_ns = read_clock(clock) - self.start_ns
         return True

@@ -93,6 +93,8 @@ def test_the_whole_choice_was_looked_at(generated: Path) -> None:
     assert reached == {
         mangled("picker", "P2cEwmaPicker", "choose"),
         mangled("picker", "prefers_first"),
+        mangled("picker", "prefers_first_newcomer"),
+        mangled("picker", "cost"),
         mangled("draws", "draw_pair"),
         mangled("draws", "below"),
         mangled("draws", "draw"),
@@ -102,6 +104,7 @@ def test_the_whole_choice_was_looked_at(generated: Path) -> None:
         mangled("slot", "timed_in_flight"),
         mangled("slot", "timed_calls"),
         mangled("ewma", "faded"),
+        mangled("ewma", "halved"),
     }
     assert {"P2cEwmaPicker", "LeastRequestPicker", "RoundRobinPicker", "RandomPicker"} <= set(PICKER_CLASSES)
 

@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from grpclb_core.native import (
     LeastRequestPicker,
@@ -191,6 +193,42 @@ class TestLoad:
         loads = [slot.in_flight for slot in slots]
         assert sum(loads) == len(burst)
         assert max(loads) - min(loads) <= 3
+
+
+class TestCost:
+    @given(
+        ages_s=st.tuples(*[st.floats(0, 300)] * 2),
+        latencies_s=st.tuples(*[st.floats(1e-4, 60)] * 2),
+        loads=st.tuples(*[st.integers(0, 20)] * 2),
+        weights=st.tuples(*[st.floats(0.1, 10)] * 2),
+        decay_s=st.floats(0.1, 100),
+    )
+    def test_is_the_faded_latency_times_load_over_weight(
+        self,
+        ages_s: tuple[float, float],
+        latencies_s: tuple[float, float],
+        loads: tuple[int, int],
+        weights: tuple[float, float],
+        decay_s: float,
+    ) -> None:
+        now_ns = START + 300 * SECOND
+        slots = new_slots(2)
+        for slot, age_s, latency_s in zip(slots, ages_s, latencies_s, strict=True):
+            answer(slot, round(latency_s * SECOND), now_ns - round(age_s * SECOND))
+        held = [hold(slot, load, now_ns) for slot, load in zip(slots, loads, strict=True)]
+        costs = [
+            slot.latency_ns_at(now_ns, decay_s) * (len(tickets) + 1) / weight
+            for slot, tickets, weight in zip(slots, held, weights, strict=True)
+        ]
+        assume(min(costs) > 0 and max(costs) / min(costs) > 1 + 1e-6)
+        picker = P2cEwmaPicker(View(slots, weights), decay_s=decay_s, seed=1)
+        assert dropped_picks(picker, 16, now_ns)[costs.index(min(costs))] == 16
+
+    @pytest.mark.parametrize("silence_s", [10_000, 100_000_000])
+    def test_of_the_long_silent_the_longest_is_tried(self, silence_s: int) -> None:
+        slots = measured_fleet(2)
+        answer(slots[1], MILLISECOND, START + silence_s * SECOND)
+        assert dropped_picks(P2cEwmaPicker(View(slots), seed=1), 16, START + silence_s * SECOND) == [16, 0]
 
 
 class TestLeastRequest:

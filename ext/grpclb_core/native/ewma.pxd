@@ -1,4 +1,4 @@
-"""Exponential decay, cheap enough for the two readings of every pick.
+"""Exponential decay, cheap enough for every pick.
 
 Pure functions of their arguments: a reading never writes.
 """
@@ -30,29 +30,33 @@ cdef inline double decay_rate(double decay_s) noexcept nogil:
     return RATE_OF_ONE_SECOND / decay_s
 
 
-cdef inline double faded(int64_t age_ns, double rate) noexcept nogil:
-    """Return e^(-age / decay time), within 4e-7 of it; a clock that stepped back counts as no age at all.
+cdef inline double halved(double halvings) noexcept nogil:
+    """Return 2^-halvings for -MOST_HALVINGS to MOST_HALVINGS, within 4e-7 of it; exactly 1 for none.
 
     The halvings are split into a whole part, which is an exponent, and a fraction f, for which 2^-f is taken as
     1 - f q(f). The four coefficients after the first are the minimax fit of (1 - 2^-f) / f on [0, 1]: fitted that way,
-    1 - faded() is as exact as faded() itself for the shortest ages, so that a busy endpoint does not decay faster for
-    being asked more often. tests/native/test_ewma.py holds both against `math.exp`.
+    1 - halved() is as exact as halved() itself for the fewest halvings, so that a busy endpoint does not decay faster
+    for being asked more often. tests/native/test_ewma.py holds both against `math.exp`.
     """
-    cdef double halvings = <double> age_ns * rate
-    cdef double fraction, power = 0.0
+    cdef double lifted, fraction, power
     cdef int64_t whole
     cdef uint64_t bits
-    if age_ns <= 0:
-        return 1.0
-    if halvings < SHORT_HALVINGS:
+    if -SHORT_HALVINGS < halvings < SHORT_HALVINGS:
         return 1.0 - halvings * (LN_2 - halvings * HALF_LN_2_SQUARED)
-    if halvings > MOST_HALVINGS:
-        return 0.0
-    whole = <int64_t> halvings
-    fraction = halvings - <double> whole
-    bits = <uint64_t> (1023 - whole) << 52  # the double 2^-whole
+    lifted = halvings + MOST_HALVINGS  # above 0, where truncation rounds down
+    whole = <int64_t> lifted
+    fraction = lifted - <double> whole
+    bits = <uint64_t> (1023 + <int64_t> MOST_HALVINGS - whole) << 52  # the double 2^-(whole - MOST_HALVINGS)
     memcpy(&power, &bits, sizeof(power))
     return power * (1.0 - fraction * (
         0.6931469163919385 + fraction * (
             -0.24021382398711416 + fraction * (
                 0.055404341875059396 + fraction * (-0.009337598858036783 + fraction * 0.001000355135089754)))))
+
+
+cdef inline double faded(int64_t age_ns, double rate) noexcept nogil:
+    """Return e^(-age / decay time); a clock that stepped back counts as no age at all."""
+    cdef double halvings = <double> age_ns * rate
+    if age_ns <= 0:
+        return 1.0
+    return halved(halvings) if halvings <= MOST_HALVINGS else 0.0

@@ -5,11 +5,11 @@ import os
 cimport cython
 from libc.stdint cimport int64_t, uint32_t
 
-from grpclb_core.native.atomics cimport add, store
+from grpclb_core.native.atomics cimport add, load, load_double, store
 from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
 from grpclb_core.native.draws cimport below, draw, draw_pair
-from grpclb_core.native.ewma cimport decay_rate
-from grpclb_core.native.slot cimport Slot, in_flight, is_newcomer, open_call, projected_ns, timed_in_flight
+from grpclb_core.native.ewma cimport MOST_HALVINGS, decay_rate, halved
+from grpclb_core.native.slot cimport Slot, SlotWords, in_flight, is_newcomer, open_call, projected_ns, timed_in_flight
 from grpclb_core.native.ticket cimport Ticket, open_ticket
 from grpclb_core.native.view cimport Member, View
 
@@ -20,8 +20,8 @@ DEFAULT_DECAY_S = 10.0
 # nothing until it answers. finagle's penalty, Long.MaxValue >> 16.
 cdef double UNANSWERED_NS = 140737488355328.0
 
-# Part of every latency, and far below any that is real: where all are new or have long been silent, what is left of
-# their costs is the calls in flight.
+# Part of a latency that may be nothing, and far below any that is real: where all are new, what is left of their costs
+# is the calls in flight.
 cdef double LEAST_NS = 1e-290
 
 # Draws of `least_request`: gRFC A48 allows 2 to 10 there.
@@ -70,8 +70,9 @@ cdef class Picker:
 
     cdef Ticket take(self, int64_t now_ns, bint stream):
         cdef uint32_t index = self.choose(now_ns)
-        open_call(self.view.members[index].slot, now_ns, stream, True)
-        return open_ticket(<Slot> self.view.slots[index], now_ns, self.rate, stream)
+        cdef SlotWords* slot = self.view.members[index].slot
+        open_call(slot, now_ns, stream, True)
+        return open_ticket(<Slot> slot.owner, now_ns, self.rate, stream)
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
         return 0
@@ -80,20 +81,41 @@ cdef class Picker:
 cdef inline bint prefers_first(const Member* first, const Member* second, int64_t now_ns, double rate) noexcept nogil:
     """Tell whether the first of two draws costs no more: latency x (in-flight + 1) / weight.
 
+    Both estimates fade at the same rate, so that only the gap between their ages counts: one decay does for two, and
+    the comparison need not wait for the clock.
+    """
+    cdef int64_t first_ns = load(&first.slot.stamp_ns)
+    cdef int64_t second_ns = load(&second.slot.stamp_ns)
+    cdef double gap  # halvings that the first estimate has lost beyond those of the second
+    if first_ns <= 0 or second_ns <= 0:
+        return prefers_first_newcomer(first, second, now_ns, rate)
+    gap = <double> (second_ns - first_ns) * rate
+    gap = min(max(gap, -MOST_HALVINGS), MOST_HALVINGS)
+    return cost(first, load_double(&first.slot.latency_ns)) * halved(gap) <= cost(
+        second, load_double(&second.slot.latency_ns)
+    )
+
+
+cdef bint prefers_first_newcomer(
+    const Member* first, const Member* second, int64_t now_ns, double rate
+) noexcept nogil:
+    """Do as `prefers_first` does where one or both have not answered yet.
+
     A newcomer borrows its rival's latency, for a fleet knows itself best, and once its first call is under way it
     costs more than anyone until the answer is in.
     """
     cdef double first_ns = projected_ns(first.slot, now_ns, rate) + LEAST_NS
     cdef double second_ns = projected_ns(second.slot, now_ns, rate) + LEAST_NS
-    cdef double seed_ns = first_ns if first_ns > second_ns else second_ns
+    cdef double seed_ns = max(first_ns, second_ns)
     if is_newcomer(first.slot):
         first_ns = UNANSWERED_NS if timed_in_flight(first.slot) > 0 else seed_ns
     if is_newcomer(second.slot):
         second_ns = UNANSWERED_NS if timed_in_flight(second.slot) > 0 else seed_ns
-    return (
-        first_ns * <double> (in_flight(first.slot) + 1) * first.inverse_weight
-        <= second_ns * <double> (in_flight(second.slot) + 1) * second.inverse_weight
-    )
+    return cost(first, first_ns) <= cost(second, second_ns)
+
+
+cdef inline double cost(const Member* member, double latency_ns) noexcept nogil:
+    return latency_ns * <double> (in_flight(member.slot) + 1) * member.inverse_weight
 
 
 @cython.final
@@ -102,11 +124,13 @@ cdef class P2cEwmaPicker(Picker):
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
         cdef const Member* members = self.view.members
-        cdef uint32_t first = 0, second = 0
+        cdef uint32_t first = 0, second = 0, mask
         if self.view.count == 1:
             return 0
         draw_pair(&self.state, self.view.count, &first, &second)
-        return first if prefers_first(&members[first], &members[second], now_ns, self.rate) else second
+        # Masked rather than branched on: the answer is a toss-up, and a misprediction costs more than all of this.
+        mask = <uint32_t> 0 - <uint32_t> prefers_first(&members[first], &members[second], now_ns, self.rate)
+        return second ^ ((first ^ second) & mask)
 
 
 @cython.final

@@ -45,7 +45,7 @@ cdef struct SlotWords:
     word stamp_ns  # time of the last timed answer; 0 or less while there was none (is_newcomer)
     word successes
     word alive_ns  # time of the last success; 0 after a failure (is_surely_alive)
-    word spare  # to the end of the cache line
+    void* owner  # the Slot, borrowed; found here, a pick need not look it up elsewhere in memory
     # What is written less often
     word successes_free  # counted without the GIL
     word failures

@@ -20,6 +20,7 @@ cdef class Slot:
         self.words = <SlotWords*> aligned_zeroed(sizeof(SlotWords))
         if self.words == NULL:
             raise MemoryError("no memory for a slot")
+        self.words.owner = <void*> self
 
     def __dealloc__(self) -> None:
         free(self.words)

@@ -79,7 +79,7 @@ cdef class Ticket:
         """Whether the debt is still to be settled."""
         return load(&self.is_open) != 0
 
-    def finish(self, int outcome) -> bool:
+    def finish(self, int outcome, /) -> bool:
         """Settle the debt as one of `grpclb_core.types.Outcome`; True only for the call that did it.
 
         Raises:
