@@ -11,7 +11,7 @@ import logging
 import random
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.abc
@@ -26,7 +26,7 @@ from .native import CurrentPicker, MultiCallable, RandomPicker, Slot, Ticket, Vi
 from .observe import BalancerSnapshot, EndpointSnapshot
 from .policies import Policy, parse_policy
 from .resolve import Resolver, parse_target, resolver_for
-from .resolve.static import EndpointLike, StaticResolver, static_endpoints
+from .resolve.static import EndpointLike, StaticResolver
 from .types import Address, Resolution
 
 Connectivity = grpc.ChannelConnectivity
@@ -42,6 +42,9 @@ POLL_EACH_S = 50e-6
 # Pause before a resolver that crashed is started again: gRPC's initial connection backoff.
 RESTART_S = 1.0
 
+TargetLike: TypeAlias = str | Iterable[EndpointLike] | Resolver
+"""A gRPC target string, a list of endpoints, or an object that finds them."""
+
 logger = logging.getLogger("grpclb_core")
 
 
@@ -49,7 +52,7 @@ class Balancer:
     """Balances calls to one target.
 
     Args:
-        target: a gRPC target string, or a list of endpoints.
+        target: a gRPC target string, a list of endpoints, or a resolver.
         credentials: channel credentials for every connection; None for plaintext.
         options: channel options passed on to every connection.
         compression: passed on to every connection.
@@ -62,7 +65,7 @@ class Balancer:
 
     def __init__(
         self,
-        target: str | Iterable[EndpointLike],
+        target: TargetLike,
         credentials: grpc.ChannelCredentials | None = None,
         options: Sequence[ChannelOption] | None = None,
         compression: grpc.Compression | None = None,
@@ -73,9 +76,9 @@ class Balancer:
         self.config = parse_config(config)
         self.policy = parse_policy(policy)
         self.is_secure = credentials is not None
-        self.target, self._resolver, authority = _source(target, self.config)
+        self.target, self._resolver = _source(target, self.config)
         self.current = CurrentPicker(self.lost)
-        self._dialer = Dialer(credentials, options, compression, authority, self.config.connection)
+        self._dialer = Dialer(credentials, options, compression, self._resolver.authority, self.config.connection)
         self._endpoints = EndpointSet(self._connect, self.config.slot_memory_s)
         self._draining: set[Connection] = set()
         self._random = random.Random(self.config.seed)
@@ -353,13 +356,14 @@ class Balancer:
         )
 
 
-def _source(target: str | Iterable[EndpointLike], config: Config) -> tuple[str, Resolver, str | None]:
-    """Return the name of a target, its resolver, and the authority its calls carry."""
+def _source(target: TargetLike, config: Config) -> tuple[str, Resolver]:
+    """Return the name of a target, and its resolver."""
     if isinstance(target, str):
-        parsed = parse_target(target)
-        return target, resolver_for(parsed, config), parsed.authority
-    endpoints = static_endpoints(target)
-    return "static:" + ",".join(str(endpoint.address) for endpoint in endpoints), StaticResolver(endpoints), None
+        return target, resolver_for(parse_target(target), config)
+    if isinstance(target, Resolver):
+        return f"{type(target).__name__}:{target.authority or ''}", target
+    resolver = StaticResolver(target)
+    return "static:" + ",".join(str(endpoint.address) for endpoint in resolver.endpoints), resolver
 
 
 def _snapshot(member: Member, now: int, decay_s: float) -> EndpointSnapshot:

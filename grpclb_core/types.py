@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from enum import IntEnum
+from collections.abc import Mapping
+from enum import Enum, IntEnum
 from urllib.parse import quote
 
 import msgspec
@@ -71,17 +72,47 @@ def ip_address(host: str, port: int, *, where: str) -> Address:
         raise ConfigError(f"{where}: {host!r} is not an IP address; use dns:///{host}:{port} for a name") from None
 
 
+class Health(Enum):
+    """What a source of endpoints says of one of them; the names of EDS (envoy.config.core.v3.HealthStatus)."""
+
+    UNKNOWN = "unknown"
+    """The source does not say; the endpoint is used as a healthy one is."""
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+    """It is about to leave: its calls may finish, new ones go elsewhere as long as there is an elsewhere."""
+
+
+class Locality(msgspec.Struct, frozen=True, order=True):
+    """Where an endpoint runs; empty parts are unknown."""
+
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.region, self.zone, self.sub_zone) if part)
+
+
 class Endpoint(msgspec.Struct, frozen=True):
-    """One member of a resolution: an address and how much of the load it should get.
+    """One member of a resolution: an address, how much of the load it should get, and what its source says of it.
 
     Raises:
-        ConfigError: the weight is negative, zero, infinite or not a number.
+        ConfigError: the weight is negative, zero, infinite or not a number, or the priority is negative.
     """
 
     address: Address
     weight: float = 1.0
+    locality: Locality = Locality()
+    priority: int = 0
+    """0 is used first; a higher one only as far as those before it cannot take the load."""
+    health: Health = Health.UNKNOWN
+    metadata: Mapping[str, str] = {}
+    """Whatever else the source tells, for people and for policies of their own."""
 
     def __post_init__(self) -> None:
+        if self.priority < 0:
+            raise ConfigError(f"endpoint {self.address}: priority {self.priority} is negative; use 0 or more")
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ConfigError(
                 f"endpoint {self.address}: weight {self.weight!r} is not usable; "
@@ -89,7 +120,22 @@ class Endpoint(msgspec.Struct, frozen=True):
             )
 
 
+class Drop(msgspec.Struct, frozen=True):
+    """A share of the calls that a control plane wants failed at once (EDS `drop_overloads`)."""
+
+    category: str
+    fraction: float
+    """From 0 to 1."""
+
+
 class Resolution(msgspec.Struct, frozen=True):
     """The full set of endpoints at a moment; it replaces the one before, whole."""
 
     endpoints: tuple[Endpoint, ...]
+    version: str = ""
+    """What the source calls this state: a resource version, an index, a revision; empty where it has none."""
+    ttl_s: float | None = None
+    """How long the source says it is good for; None where changes are told as they come."""
+    locality_weights: Mapping[Locality, float] = {}
+    """The share of each locality, where the source gives one; the weights of endpoints count within theirs."""
+    drops: tuple[Drop, ...] = ()

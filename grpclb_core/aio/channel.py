@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from ..balancer import Balancer
+from ..balancer import Balancer, TargetLike
 from ..config import Config
 from ..endpoints.dial import ChannelOption
 from ..native import MultiCallable
 from ..policies import Policy
-from ..resolve.static import EndpointLike
 from .interceptors import Continuation, routers, sort_by_arity
 from .method import ARITIES, CallArguments, Deserializer, Method, Serializer
 
@@ -203,7 +202,7 @@ class Channel(grpc.aio.Channel):
 
 
 def insecure_channel(
-    target: str | Iterable[EndpointLike],
+    target: TargetLike,
     options: Sequence[ChannelOption] | None = None,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
@@ -214,7 +213,7 @@ def insecure_channel(
     """Make a balanced channel without transport security; the first four arguments are those of grpc.aio's.
 
     Args:
-        target: a gRPC target, as `dns:///greeter:50051`, or a list of endpoints.
+        target: a gRPC target, as `dns:///greeter:50051`, a list of endpoints, or a resolver.
         options: channel options, passed on to every connection.
         compression: default compression of the calls.
         interceptors: run in order around every call.
@@ -228,7 +227,7 @@ def insecure_channel(
 
 
 def secure_channel(
-    target: str | Iterable[EndpointLike],
+    target: TargetLike,
     credentials: grpc.ChannelCredentials,
     options: Sequence[ChannelOption] | None = None,
     compression: grpc.Compression | None = None,

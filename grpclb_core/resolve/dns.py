@@ -19,18 +19,29 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..config import DnsConfig
+from ..config import Config, DnsConfig
 from ..errors import ResolutionError
 from ..types import Endpoint, Resolution, ip_address
 from .hosts import HostsFile, loopback
 from .lookup import RESOLV_CONF, Lookup, look_up
 from .schedule import backoff_s, next_wait_s
+from .static import NoResolver, StaticResolver
 from .target import Target
 
 if TYPE_CHECKING:
-    from . import Sink
+    from . import Resolver, Sink
 
 MAX_ENDPOINTS = 10_000  # beyond is ignored. A DNS message of 64 KiB holds 4 000 A records; a hosts file has no bound.
+
+
+def make_resolver(target: Target, config: Config) -> Resolver:
+    """Make the resolver of a `dns` target, which may spell an address out all the same."""
+    if target.addresses:
+        return StaticResolver(target.addresses, target.authority)
+    if "/" in target.host:
+        reason = f"{target.host!r} is no host name; write host:port, or unix:/path/of.sock for a socket"
+        return NoResolver(reason, target.authority)
+    return DnsResolver(target, config.dns)
 
 
 class DnsResolver:
@@ -50,6 +61,7 @@ class DnsResolver:
         hosts: HostsFile | None = None,
         resolv_conf: str = RESOLV_CONF,
     ) -> None:
+        self.authority = target.authority
         self._target = target
         self._config = config
         self._clock = clock
@@ -117,7 +129,7 @@ class DnsResolver:
 
     def _failed(self, sink: Sink, error: ResolutionError) -> float:
         sink.fail(error)
-        wait_s = backoff_s(self._failures, self._config, self._rng())
+        wait_s = backoff_s(self._failures, self._config.min_ttl_s, self._config.max_backoff_s, self._rng())
         self._failures += 1
         return wait_s
 

@@ -1,4 +1,4 @@
-"""When to look again: pure functions of an answer, the options and one random number."""
+"""When to look again, or to try again: pure functions of an answer, the options and one random number."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def next_wait_s(ttl_s: float, config: DnsConfig, random: float) -> float:
     return wait_s + random * min(config.jitter_s, LARGEST_JITTER * wait_s)
 
 
-def backoff_s(attempt: int, config: DnsConfig, random: float) -> float:
-    """Seconds to wait after failed lookup number `attempt`, counted from 0; `random` is drawn from [0, 1).
+def backoff_s(attempt: int, floor_s: float, ceiling_s: float, random: float) -> float:
+    """Seconds to wait after failure number `attempt` in a row, counted from 0; `random` is drawn from [0, 1).
 
     The ceiling holds for the jittered wait: it is lowered beforehand, so that clients spread there too.
     """
     grown_s = INITIAL_BACKOFF_S * MULTIPLIER ** min(attempt, _MAX_ATTEMPT)
-    wait_s = min(grown_s, config.max_backoff_s / (1 + JITTER))
-    return max(config.min_ttl_s, wait_s * (1 + JITTER * (2 * random - 1)))
+    wait_s = min(grown_s, ceiling_s / (1 + JITTER))
+    return max(floor_s, wait_s * (1 + JITTER * (2 * random - 1)))

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import ConfigError, ResolutionError
 from ..types import Address, Endpoint, Resolution
-from .target import parse_target
+from .target import Target, parse_target
 
 if TYPE_CHECKING:
-    from . import Sink
+    from ..config import Config
+    from . import Resolver, Sink
 
 EndpointLike: TypeAlias = "Endpoint | Address | str | tuple[Address | str, float]"
 """An endpoint, an address, the text of one (`"10.0.0.1:50051"`, `"unix:/run/a.sock"`), or one of these and a weight."""
+
+
+def make_resolver(target: Target, config: Config) -> Resolver:
+    """Make the resolver of a target that spells its addresses out."""
+    return StaticResolver(target.addresses, target.authority)
 
 
 class StaticResolver:
@@ -28,7 +34,8 @@ class StaticResolver:
         ConfigError: see `static_endpoints`.
     """
 
-    def __init__(self, items: Iterable[EndpointLike]) -> None:
+    def __init__(self, items: Iterable[EndpointLike], authority: str | None = None) -> None:
+        self.authority = authority
         self.endpoints = static_endpoints(items)
 
     async def run(self, sink: Sink) -> None:
@@ -42,7 +49,8 @@ class StaticResolver:
 class NoResolver:
     """Reports, once, that a target can have no endpoints."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, authority: str | None = None) -> None:
+        self.authority = authority
         self._reason = reason
 
     async def run(self, sink: Sink) -> None:

@@ -6,8 +6,10 @@ The forms are gRPC's own (https://github.com/grpc/grpc/blob/master/doc/naming.md
     ipv4:10.0.0.1:50051,10.0.0.2:50051   ipv6:[::1]:50051
     unix:run/greeter.sock   unix:///run/greeter.sock   unix-abstract:greeter
 
-Read `parse_target` first. Where gRPC guesses, this module refuses: an IPv6 address must stand in brackets, and what
-could be a forgotten scheme or a mistyped address is not looked up as a name.
+Read `parse_target` first. Every other scheme is followed by two slashes (`k8s:///greeter.default:50051`), so that a
+host of that name stays one; what comes then is for the resolver of the scheme to read. Where gRPC guesses, this module
+refuses: an IPv6 address must stand in brackets, and what could be a forgotten scheme or a mistyped address is not
+looked up as a name.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from ..errors import ConfigError, TargetError
 from ..types import Address, ip_address
+from .schemes import known_schemes
 
 DEFAULT_PORT = 443  # gRPC naming: "if not specified, 443 is used"
 DNS_PORT = 53  # RFC 1035 4.2
@@ -50,6 +55,8 @@ class Target(msgspec.Struct, frozen=True):
     """What calls carry as `:authority`, its host being the TLS name; None means each endpoint's own address."""
     addresses: tuple[Address, ...] = ()
     """What needs no lookup; empty when `host` is a name."""
+    rest: str = ""
+    """Of the other schemes: what follows the colon, for the resolver of that scheme to read."""
 
 
 def parse_target(text: str) -> Target:
@@ -60,8 +67,15 @@ def parse_target(text: str) -> Target:
     """
     if not isinstance(text, str):
         raise TargetError(f"target {text!r}: expected a string such as 'dns:///host:50051', got {type(text).__name__}")
-    try:
+    with problems_of(text):
         return _parse(text)
+
+
+@contextmanager
+def problems_of(text: str) -> Iterator[None]:
+    """Put the target in front of every problem that is found with it."""
+    try:
+        yield
     except ConfigError as error:
         shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
         raise TargetError([f"target {shown!r}: {problem}" for problem in error.problems]) from None
@@ -77,6 +91,8 @@ def _parse(text: str) -> Target:
     if colon and scheme in _PARSERS:
         return _PARSERS[scheme](text, rest)
     if rest.startswith("//"):
+        if scheme in known_schemes():
+            return Target(text=text, scheme=scheme, rest=rest)
         raise TargetError(f"unknown scheme {scheme!r}; known are {_known()}, and a bare host:port means dns")
     if "/" in text and not colon and text.isascii() and text[0] not in "/.":
         # grpc.aio takes such a target and lets its calls fail, and programs use one as the target that cannot work.
@@ -87,7 +103,7 @@ def _parse(text: str) -> Target:
 
 
 def _known() -> str:
-    return ", ".join(_PARSERS)
+    return ", ".join(known_schemes())
 
 
 def _parse_dns(text: str, rest: str) -> Target:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -39,6 +39,8 @@ COMPARISONS = (
     (ROUTED, ROUND_ROBIN),
 )
 
+KINDS = tuple(dict.fromkeys(name for pair in COMPARISONS for name in pair))
+
 # Connections are shared between the channels of a process unless each has a pool of its own.
 OWN_CONNECTIONS = (("grpc.use_local_subchannel_pool", 1),)
 SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
@@ -47,8 +49,9 @@ REQUEST = b"x" * 64  # bytes
 WARM_UP_S = 30.0
 
 # Where a channel and its connections come to lie in memory shifts its calls by two hundredths, for as long as it lives:
-# the same channel twice tells. So servers and channels are made anew every so many rounds.
-ROUNDS_OF_A_FLEET = 20
+# the same channel twice tells. So servers and channels are made anew every so many rounds, each time in another order:
+# the channel that is made first is the cheapest by a hundredth.
+ROUNDS_OF_A_FLEET = 10
 
 
 class _EmptyInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
@@ -59,9 +62,10 @@ class _EmptyInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
 def measure_calls(rounds: int, calls: int, concurrency: int) -> tuple[Section, list[Check]]:
     """Make the same unary calls over each channel in turn, against the same servers; count the client's CPU time."""
     readings: dict[str, list[float]] = {}
-    for begin in range(0, rounds, ROUNDS_OF_A_FLEET):
+    starts = range(0, rounds, ROUNDS_OF_A_FLEET)
+    for begin, order in zip(starts, shuffled(KINDS, len(starts)), strict=True):
         with running_servers() as addresses:
-            turns = asyncio.run(_measure(addresses, min(ROUNDS_OF_A_FLEET, rounds - begin), calls, concurrency))
+            turns = asyncio.run(_measure(addresses, order, min(ROUNDS_OF_A_FLEET, rounds - begin), calls, concurrency))
         for name, costs in turns.items():
             readings.setdefault(name, []).extend(costs)
     rows = [Row(name=ROUND_ROBIN, cost=spread(readings[ROUND_ROBIN]), unit="us")]
@@ -80,8 +84,10 @@ def measure_calls(rounds: int, calls: int, concurrency: int) -> tuple[Section, l
     ]
 
 
-async def _measure(addresses: list[str], rounds: int, calls: int, concurrency: int) -> dict[str, list[float]]:
-    async with _channels("ipv4:" + ",".join(addresses)) as channels:
+async def _measure(
+    addresses: list[str], kinds: list[str], rounds: int, calls: int, concurrency: int
+) -> dict[str, list[float]]:
+    async with _channels("ipv4:" + ",".join(addresses), kinds) as channels:
         methods = {name: channel.unary_unary(METHOD) for name, channel in channels.items()}
         for method in methods.values():
             await _warm_up(method, len(addresses), calls, concurrency)
@@ -99,22 +105,21 @@ async def _measure(addresses: list[str], rounds: int, calls: int, concurrency: i
 
 
 @asynccontextmanager
-async def _channels(target: str) -> AsyncIterator[dict[str, Any]]:
-    """Open one channel of each kind."""
+async def _channels(target: str, kinds: list[str]) -> AsyncIterator[dict[str, Any]]:
+    """Open one channel of each kind, in this order."""
     plain = (*OWN_CONNECTIONS, ("grpc.service_config", SERVICE_CONFIG))
     async with AsyncExitStack() as stack:
         balancer = await stack.enter_async_context(Balancer(target, options=OWN_CONNECTIONS))
-        channels = {
-            ROUND_ROBIN: grpc.aio.insecure_channel(target, options=plain),
-            AGAIN: grpc.aio.insecure_channel(target, options=plain),
-            OURS: insecure_channel(target, options=OWN_CONNECTIONS),
-            OURS_ROUND_ROBIN: insecure_channel(target, options=OWN_CONNECTIONS, policy="round_robin"),
-            EMPTY: grpc.aio.insecure_channel(target, options=plain, interceptors=[_EmptyInterceptor()]),
-            ROUTED: grpc.aio.insecure_channel(target, interceptors=balancer.interceptors({METHOD: (None, None)})),
+        routing = balancer.interceptors({METHOD: (None, None)})
+        make: dict[str, Callable[[], Any]] = {
+            ROUND_ROBIN: lambda: grpc.aio.insecure_channel(target, options=plain),
+            AGAIN: lambda: grpc.aio.insecure_channel(target, options=plain),
+            OURS: lambda: insecure_channel(target, options=OWN_CONNECTIONS),
+            OURS_ROUND_ROBIN: lambda: insecure_channel(target, options=OWN_CONNECTIONS, policy="round_robin"),
+            EMPTY: lambda: grpc.aio.insecure_channel(target, options=plain, interceptors=[_EmptyInterceptor()]),
+            ROUTED: lambda: grpc.aio.insecure_channel(target, interceptors=routing),
         }
-        for channel in channels.values():
-            await stack.enter_async_context(channel)
-        yield channels
+        yield {kind: await stack.enter_async_context(make[kind]()) for kind in kinds}
 
 
 async def _warm_up(method: Any, servers: int, calls: int, concurrency: int) -> None:
