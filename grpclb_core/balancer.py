@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from .config import Config, parse_config
-from .endpoints import Connection, Dialer, EndpointSet, Member
+from .endpoints import Connection, Dialer, EndpointSet, Member, State, Subset
 from .endpoints.dial import ChannelOption
 from .errors import ResolutionError, WrongEventLoopError
 from .native import CurrentPicker, MultiCallable, RandomPicker, Slot, Ticket, View, now_ns
@@ -27,6 +27,7 @@ from .observe import BalancerSnapshot, EndpointSnapshot
 from .policies import Policy, parse_policy
 from .resolve import Resolver, parse_target, resolver_for
 from .resolve.static import EndpointLike, StaticResolver
+from .selection import is_plain, select
 from .types import Address, Resolution
 
 Connectivity = grpc.ChannelConnectivity
@@ -79,9 +80,18 @@ class Balancer:
         self.target, self._resolver = _source(target, self.config)
         self.current = CurrentPicker(self.lost)
         self._dialer = Dialer(credentials, options, compression, self._resolver.authority, self.config.connection)
-        self._endpoints = EndpointSet(self._connect, self.config.slot_memory_s)
-        self._draining: set[Connection] = set()
+        self._endpoints = EndpointSet(
+            self._connect,
+            self.config.slot_memory_s,
+            self.config.connection.linger_s,
+            self.config.connection.drain_s,
+            self.config.connection.per_endpoint,
+        )
         self._random = random.Random(self.config.seed)
+        self._subset = Subset(self.config.subset_size, self._random.getrandbits(64))
+        self._resolution = Resolution(())
+        self._is_plain = True
+        self._in_panic = False
         self._resolved = False
         self._resolver_error: ResolutionError | None = None
         self._closed = False
@@ -142,8 +152,8 @@ class Balancer:
                 task.cancel()
         self._stopping = True
         self.current.picker = None
-        open_channels = [member.connection.channel for member in self._endpoints.members()]
-        open_channels += [connection.channel for connection in self._draining]
+        members = (*self._endpoints.members(), *self._endpoints.draining())
+        open_channels = [member.connection.channel for member in members]
         async with anyio.create_task_group() as closing:
             for channel in open_channels:
                 closing.start_soon(channel.close, max(0.0, ends_s - anyio.current_time()))
@@ -200,21 +210,18 @@ class Balancer:
     # What the resolver reports
 
     def update(self, resolution: Resolution) -> None:
-        """Take the full set of endpoints: connect to those who came, drain those who left."""
+        """Take the full set of endpoints: connect to those who came, send no more calls to those who left."""
         if self._tasks is None or self._stopping:
             return  # closed before the resolver had a chance to answer
-        came, left = self._endpoints.update(resolution.endpoints, asyncio.get_running_loop().time())
+        self._resolution = resolution
+        self._is_plain = is_plain(resolution, self.config)
+        came, _ = self._endpoints.update(self._subset.of(resolution.endpoints), asyncio.get_running_loop().time())
         self._resolved = True
         self._resolver_error = None
-        self._poll(came)
-        self._publish()
+        if not self._poll(came):
+            self._publish()
         if self._stirred is not None:
             self._stirred.set()
-        if left:
-            for method in self._methods:
-                for member in left:
-                    method.forget(member.slot)
-            self._tasks.start_soon(self._drain, [member.connection for member in left])
 
     def fail(self, error: ResolutionError) -> None:
         """Take note of a failed lookup; the endpoints stay as they are."""
@@ -224,40 +231,42 @@ class Balancer:
 
     # Connections
 
-    def _connect(self, address: Address) -> Connection:
-        return Connection(self._dialer.dial(address))
+    def _connect(self, address: Address, number: int) -> Connection:
+        return Connection(self._dialer.dial(address, number))
 
-    async def _drain(self, connections: list[Connection]) -> None:
-        self._draining.update(connections)
-        try:
-            await asyncio.gather(
-                *(connection.channel.close(self.config.connection.drain_s) for connection in connections)
-            )
-        finally:
-            self._draining.difference_update(connections)
+    def _let_go(self) -> None:
+        """Close the connections of those who left and have nothing more to do."""
+        assert self._tasks is not None
+        for member in self._endpoints.reap(asyncio.get_running_loop().time()):
+            for method in self._methods:
+                method.forget(member.slot)
+            self._tasks.start_soon(member.connection.channel.close)
 
     async def _watch(self) -> None:
         """Follow the connections, closely while one of them is being made."""
         while True:
             self._stirred = anyio.Event()
             self._poll(self._endpoints.members())
+            self._let_go()
             with anyio.move_on_after(self._poll_interval_s()):
                 await self._stirred.wait()
 
-    def _poll(self, members: Iterable[Member]) -> None:
+    def _poll(self, members: Iterable[Member]) -> bool:
+        """Look at connections; return whether any of them changed, and so another picker is in force."""
         changed = lost = False
         for member in members:
-            was_ready = member.connection.is_ready
-            if member.connection.poll():
+            before = member.state
+            if member.poll():
                 changed = True
-                lost |= was_ready
-                if member.connection.is_ready:
+                lost |= before is State.READY
+                if member.connection.is_new:
                     # It may have been restarted; what its last calls waited for in vain must not keep it out.
                     member.slot.forget_latency()
         if changed:
             self._publish()
         if lost:
             self._resolver.refresh()
+        return changed
 
     def _poll_interval_s(self) -> float:
         connecting = any(member.connection.state is Connectivity.CONNECTING for member in self._endpoints.members())
@@ -279,13 +288,11 @@ class Balancer:
 
     def _publish(self) -> None:
         """Put a picker over the ready endpoints in place of the one before."""
-        ready = [
-            (member.slot, member.endpoint.weight)
-            for member in self._endpoints.members()
-            if member.connection.state is Connectivity.READY
-        ]
-        if ready:
-            self.current.picker = self.policy.build(View(*zip(*ready, strict=True)), self._random.getrandbits(64))
+        selection = select(self._endpoints, self._resolution, self.config, self._is_plain)
+        self._in_panic = selection.in_panic
+        if selection.slots:
+            view = View(selection.slots, selection.weights)
+            self.current.picker = self.policy.build(view, self._random.getrandbits(64))
         else:
             self.current.picker = None
         self._wake()
@@ -325,9 +332,7 @@ class Balancer:
 
     def failing(self) -> Member | None:
         """Return a member whose connection fails, for a call to learn there what is wrong; None if there is none."""
-        members = [
-            member for member in self._endpoints.members() if member.connection.state is Connectivity.TRANSIENT_FAILURE
-        ]
+        members = [member for member in self._endpoints.members() if member.state is State.FAILING]
         return self._random.choice(members) if members else None
 
     def open_ticket(self, member: Member) -> Ticket:
@@ -371,7 +376,7 @@ def _snapshot(member: Member, now: int, decay_s: float) -> EndpointSnapshot:
     return EndpointSnapshot(
         address=str(member.endpoint.address),
         weight=member.endpoint.weight,
-        state=connection.state.name.lower(),
+        state=member.state.value,
         in_flight=slot.in_flight,
         streams=slot.streams,
         picks=slot.picks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, TypeVar, get_type_hints
+from typing import Annotated, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -34,10 +34,170 @@ class DnsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Ceiling of the wait after failed lookups, which grows as gRPC's connection backoff does."""
     empty_hold_s: Seconds = 30.0
     """How long an authoritative empty answer is disbelieved once endpoints were known."""
+    max_queries_per_minute: Annotated[int, msgspec.Meta(ge=8)] = 240
+    """Ceiling on what this process asks one name server for one name; lookups beyond it wait, and share an answer. Half
+    of it is the steady pace: A and AAAA once a second, as `min_ttl_s` allows one channel. The other half is for bursts.
+    8 is the least: A and AAAA each 30 s, as C-core's own limit, and each once more over TCP."""
 
     def __post_init__(self) -> None:
         if self.min_ttl_s > self.max_ttl_s:
             raise ConfigError(f"min_ttl_s {self.min_ttl_s} is above max_ttl_s {self.max_ttl_s}; lower it")
+
+
+class KubernetesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a Kubernetes API server is found and watched.
+
+    Raises:
+        ConfigError: the floor of the wait after a failure is above its ceiling.
+    """
+
+    kubeconfig: str = ""
+    """Path of a kubeconfig; empty means KUBECONFIG, then the pod's service account, then ~/.kube/config."""
+    context: str = ""
+    """Context of the kubeconfig; empty means its current one."""
+    preferred_family: Literal["ipv4", "ipv6"] = "ipv4"
+    """Which address of a pod counts that has both; a pod is one endpoint, or it would get twice the load."""
+    timeout_s: PositiveSeconds = 10.0
+    """Longest time until a page of a list is read or a watch has begun, which take milliseconds as a rule."""
+    watch_timeout_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0
+    """A watch is opened anew after one to two times this, at random: client-go's five to ten minutes."""
+    min_backoff_s: PositiveSeconds = 0.8
+    """Floor of the wait after a failure; client-go's watches begin with it."""
+    max_backoff_s: PositiveSeconds = 30.0
+    """Ceiling of that wait, which grows as gRPC's connection backoff does; client-go's watches have the same."""
+    empty_hold_s: Seconds = 30.0
+    """How long an empty list is disbelieved once endpoints were known; an event that empties the set counts at once."""
+
+    def __post_init__(self) -> None:
+        if self.min_backoff_s > self.max_backoff_s:
+            raise ConfigError(
+                f"min_backoff_s {self.min_backoff_s} is above max_backoff_s {self.max_backoff_s}; lower it"
+            )
+
+
+class EtcdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How etcd is reached, and how its silence and its empty answers are taken.
+
+    Raises:
+        ConfigError: files or a user are given in part, or files without `tls`.
+    """
+
+    tls: bool = False
+    """Speak HTTPS; etcd's own default is HTTP."""
+    ca_file: str = ""
+    """PEM file of the authorities to trust; empty: those of the machine."""
+    cert_file: str = ""
+    """PEM file of the client's own certificate, for an etcd that asks for one."""
+    key_file: str = ""
+    """PEM file of its key; empty: it is in `cert_file`."""
+    username: str = ""
+    password: str = ""
+    timeout_s: PositiveSeconds = 5.0
+    """Longest time one member may take to answer, and then the next is asked. As etcdctl's `--command-timeout`."""
+    idle_s: PositiveSeconds = 30.0
+    """A watch that was silent for this long is opened anew, in case its member hangs: one request, and nothing is read
+    twice. Half of the 60 s after which many proxies cut a silent connection off."""
+    max_backoff_s: PositiveSeconds = 5.0
+    """Ceiling of the wait after failures, which grows as gRPC's connection backoff does. Low, because a client that
+    waits does not see servers come; a refused connection costs etcd nothing."""
+    empty_hold_s: Seconds = 30.0
+    """How long an empty listing is disbelieved once endpoints were known; deletions that the watch tells are believed."""
+
+    def __post_init__(self) -> None:
+        problems = _tls_problems(self.tls, self.ca_file, self.cert_file, self.key_file)
+        if bool(self.username) != bool(self.password):
+            problems.append("username and password go together; give both, or neither")
+        if problems:
+            raise ConfigError(problems)
+
+    def __repr__(self) -> str:
+        return _repr_without(self, "password")
+
+
+class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How Consul is reached, and what its checks mean.
+
+    Raises:
+        ConfigError: files are given in part, or without `tls`.
+    """
+
+    tls: bool = False
+    """Speak HTTPS; an agent's own default is HTTP."""
+    ca_file: str = ""
+    """PEM file of the authorities to trust; empty: those of the machine."""
+    cert_file: str = ""
+    """PEM file of the client's own certificate, for an agent that asks for one."""
+    key_file: str = ""
+    """PEM file of its key; empty: it is in `cert_file`."""
+    token: str = ""
+    """Sent as X-Consul-Token; it needs `service:read` and `node:read`."""
+    warning: Literal["healthy", "unhealthy"] = "healthy"
+    """What an instance with a warning is; Consul's own DNS gives it out too."""
+    wait_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 30.0
+    """How long the agent may hold a query that has nothing new to say; Consul allows 10 minutes. See `EtcdConfig.idle_s`."""
+    timeout_s: PositiveSeconds = 5.0
+    """Longest time to answer beyond `wait_s` and the sixteenth of it that Consul adds at random."""
+    min_interval_s: PositiveSeconds = 0.2
+    """Least time between two queries, however fast the index moves: at most five a second, and a change is still seen
+    well within a second."""
+    max_backoff_s: PositiveSeconds = 5.0
+    """Ceiling of the wait after failures; see `EtcdConfig.max_backoff_s`."""
+    empty_hold_s: Seconds = 30.0
+    """How long an empty answer is disbelieved when it is the first one after a failure."""
+
+    def __post_init__(self) -> None:
+        problems = _tls_problems(self.tls, self.ca_file, self.cert_file, self.key_file)
+        if problems:
+            raise ConfigError(problems)
+
+    def __repr__(self) -> str:
+        return _repr_without(self, "token")
+
+
+def _tls_problems(tls: bool, ca_file: str, cert_file: str, key_file: str) -> list[str]:
+    problems = []
+    if (ca_file or cert_file or key_file) and not tls:
+        problems.append("ca_file, cert_file and key_file mean nothing without tls; set tls to true")
+    if key_file and not cert_file:
+        problems.append("key_file is the key of cert_file, which is missing; give both")
+    return problems
+
+
+def _repr_without(options: msgspec.Struct, secret: str) -> str:
+    """As a struct's own, but for a value that logs should not hold."""
+    shown = {name: value for name, value in msgspec.structs.asdict(options).items() if name != secret}
+    if getattr(options, secret):
+        shown[secret] = "..."
+    return f"{type(options).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+class XdsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an xDS control plane is found and asked."""
+
+    bootstrap: Mapping[str, object] | None = None
+    """gRPC's bootstrap JSON; None takes the file that GRPC_XDS_BOOTSTRAP names, else GRPC_XDS_BOOTSTRAP_CONFIG."""
+    delta: bool = False
+    """Ask for changes alone (incremental xDS). Every control plane speaks the other dialect, which is gRPC's too."""
+    resource_timeout_s: PositiveSeconds = 15.0
+    """A cluster that no answer has named for this long does not exist (the xDS protocol's own figure, and gRPC's)."""
+    max_backoff_s: PositiveSeconds = 30.0
+    """Ceiling of the wait before a stream is opened again, which grows as gRPC's connection backoff does."""
+    empty_hold_s: Seconds = 30.0
+    """How long the first answer after a reconnect is disbelieved if it would empty the set; later ones are believed."""
+
+
+class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a file of endpoints is followed."""
+
+    poll_s: PositiveSeconds = 0.5
+    """Look at the file at least this often, for a change to count within a second where the kernel tells of none (network
+    file systems). It costs microseconds."""
+    settle_s: PositiveSeconds = 0.05
+    """A file that changed is read once it was left alone for this long; the bytes of one write come far closer."""
+    max_bytes: PositiveCount = 8 * 1024 * 1024
+    """Longest file that is read: some 50 000 endpoints with all their fields, ten times what one client can use."""
+    empty_hold_s: Seconds = 30.0
+    """How long an empty list is disbelieved once endpoints were known."""
 
 
 class ConnectionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,13 +214,64 @@ class ConnectionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     this has one back within two seconds, and the other endpoints serve meanwhile."""
     drain_s: Seconds = 120.0
     """Calls on an endpoint that left the set may run on for this long (linkerd2-proxy's drain time)."""
+    linger_s: Seconds = 5.0
+    """How long the connection of an endpoint that left is kept at least, for one that flaps to find it still there."""
+    per_endpoint: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    """Connections to one endpoint. More help where servers limit the calls of a connection (MAX_CONCURRENT_STREAMS, 100
+    being common): with one, calls past that number wait for another to end."""
+
+
+class LocalityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much more the endpoints of the client's own zone are worth."""
+
+    zone: str = ""
+    """The zone this client runs in; empty: all zones are the same."""
+    min_endpoints: PositiveCount = 6
+    """With fewer usable endpoints zones are not looked at (Envoy's `min_cluster_size`)."""
+
+
+class HealthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether, and how patiently, servers are asked about themselves (`grpc.health.v1`).
+
+    Raises:
+        ConfigError: the first wait after a failed question is above the ceiling of such waits.
+    """
+
+    service: str | None = None
+    """The name that servers set their health for; empty: the server as a whole; None: nobody is asked (gRFC A17)."""
+    answer_timeout_s: PositiveSeconds = 2.0
+    """A new connection waits so long for the first answer, then counts as unhealthy: one round trip, with time for a
+    lost packet to be sent again (TCP's first retransmission comes after 1 s at most, RFC 6298)."""
+    initial_backoff_s: PositiveSeconds = 1.0
+    """Wait after a stream that ended without an answer; it grows 1.6-fold with each further one (gRPC connection
+    backoff)."""
+    max_backoff_s: PositiveSeconds = 10.0
+    """Ceiling of that wait. With C-core's 120 s a server that is well again would be idle for two minutes."""
+
+    def __post_init__(self) -> None:
+        if self.initial_backoff_s > self.max_backoff_s:
+            raise ConfigError(
+                f"initial_backoff_s {self.initial_backoff_s} is above max_backoff_s {self.max_backoff_s}; lower it"
+            )
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that can be set on a balanced channel beside its target and its policy."""
 
     dns: DnsConfig = DnsConfig()
+    file: FileConfig = FileConfig()
+    etcd: EtcdConfig = EtcdConfig()
+    consul: ConsulConfig = ConsulConfig()
+    kubernetes: KubernetesConfig = KubernetesConfig()
+    xds: XdsConfig = XdsConfig()
     connection: ConnectionConfig = ConnectionConfig()
+    health: HealthConfig = HealthConfig()
+    locality: LocalityConfig = LocalityConfig()
+    subset_size: PositiveCount = 64
+    """Endpoints of one priority to connect to, at most; of a larger set a random part is taken (gRFC A68)."""
+    panic_threshold: Fraction = 0.5
+    """When less than this share of the endpoints is healthy, health is not believed and all are used (Envoy's 50 %);
+    0 is never."""
     slot_memory_s: Seconds = 60.0
     """How long the history of an endpoint that left is kept, should it come back: six decay times of 10 s,
     after which a latency has faded to a four hundredth."""

@@ -83,6 +83,17 @@ class Health(Enum):
     """It is about to leave: its calls may finish, new ones go elsewhere as long as there is an elsewhere."""
 
 
+class Verdict(Enum):
+    """What active checking says of an endpoint."""
+
+    UNKNOWN = "unknown"
+    """It is not checked."""
+    PENDING = "pending"
+    """It is asked and has not answered yet; until it has, no call goes there (gRFC A17)."""
+    SERVING = "serving"
+    NOT_SERVING = "not serving"
+
+
 class Locality(msgspec.Struct, frozen=True, order=True):
     """Where an endpoint runs; empty parts are unknown."""
 

@@ -1,12 +1,16 @@
 """Who is in the set?
 
 Entry point: `EndpointSet`. It turns resolutions into members with an identity (the address), a slot that outlives
-updates, and a connection; and it says which of them are ready. Read `set.py` first, then `connection.py`. It decides
-nothing about who gets a call.
+updates, and a connection; and it says which of them are ready. Read `lifecycle.py` first, then `set.py`. `subset.py`
+and `localities.py` say how many of a large set are connected to, and how much of the load each zone and priority
+should get. Who gets a call is not decided here.
 """
 
 from .connection import Connection
 from .dial import Dialer
+from .lifecycle import State
+from .localities import Candidate, balanced_weights
 from .set import EndpointSet, Member
+from .subset import Subset
 
-__all__ = ["Connection", "Dialer", "EndpointSet", "Member"]
+__all__ = ["Candidate", "Connection", "Dialer", "EndpointSet", "Member", "State", "Subset", "balanced_weights"]

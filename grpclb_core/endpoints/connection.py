@@ -16,6 +16,8 @@ class Connection:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self.state = grpc.ChannelConnectivity.IDLE
+        self.is_new = False
+        """Whether the last poll found it ready and the one before did not."""
         self.last_error: str | None = None
 
     @property
@@ -29,9 +31,11 @@ class Connection:
         connects again; asking it at once has it back before anyone needs it.
         """
         state = self.channel.get_state(try_to_connect=True)
+        self.is_new = False
         if state is self.state:
             return False
         self.state = state
         if self.is_ready:
+            self.is_new = True
             self.last_error = None
         return True

@@ -14,6 +14,7 @@ ChannelOption = tuple[str, object]
 
 DEFAULT_AUTHORITY = "grpc.default_authority"
 TLS_NAME = "grpc.ssl_target_name_override"
+NUMBER = "grpclb.connection"  # unknown to C-core, which tells connections apart by every option
 
 
 class Dialer:
@@ -48,14 +49,16 @@ class Dialer:
                 added[TLS_NAME] = _without_port(authority)
         self._options = chosen + tuple((name, value) for name, value in added.items() if name not in taken)
 
-    def dial(self, address: Address) -> grpc.aio.Channel:
-        """Make the channel; it connects when told to."""
+    def dial(self, address: Address, number: int = 0) -> grpc.aio.Channel:
+        """Make the channel; it connects when told to.
+
+        Channels to one address share a connection when they are made alike; another `number` makes another connection.
+        """
+        options = self._options if number == 0 else (*self._options, (NUMBER, number))
         # The factories are looked up on the module each time, because instrumentation replaces them there.
         if self._credentials is None:
-            return grpc.aio.insecure_channel(address.uri, options=self._options, compression=self._compression)
-        return grpc.aio.secure_channel(
-            address.uri, self._credentials, options=self._options, compression=self._compression
-        )
+            return grpc.aio.insecure_channel(address.uri, options=options, compression=self._compression)
+        return grpc.aio.secure_channel(address.uri, self._credentials, options=options, compression=self._compression)
 
 
 def _defaults(config: ConnectionConfig) -> dict[str, object]:

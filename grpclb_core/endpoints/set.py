@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import grpc
 
 from ..native import Slot
-from ..types import Address, Endpoint
+from ..types import Address, Endpoint, Verdict
 from .connection import Connection
+from .lifecycle import OF_CONNECTION, Event, State, after
+
+
+class Key(NamedTuple):
+    """What makes two members the same one, where an address has several connections: which of them it is."""
+
+    address: Address
+    number: int
 
 
 class Member:
@@ -18,19 +27,52 @@ class Member:
         self.endpoint = endpoint
         self.slot = slot
         self.connection = connection
+        self.state = State.CONNECTING
+        self.verdict = Verdict.UNKNOWN
+
+    def undergo(self, event: Event) -> None:
+        """Move to the state that follows an event."""
+        self.state = after(self.state, event)
+
+    def poll(self) -> bool:
+        """Look at the connection; return whether the state changed."""
+        before = self.state
+        if self.connection.poll() or before is State.CONNECTING:
+            self.undergo(OF_CONNECTION[self.connection.state])
+        return self.state is not before
 
 
 class EndpointSet:
     """Members by address. An update keeps those who stay, slot and connection and all.
 
-    Slots of members that left are remembered for `slot_memory_s`, so that one that comes back is no stranger.
+    Those who left drain: their connection stays until their last call has ended and `linger_s` have passed, so that an
+    endpoint that flaps costs no new connections, but no longer than `drain_s`. After that their slots are remembered
+    for `slot_memory_s`, so that one that comes back is no stranger.
+
+    Args:
+        connect: opens a connection, given an address and which of its connections it is.
+        slot_memory_s: see above; these three are seconds on whatever clock the callers keep.
+        linger_s: see above.
+        drain_s: see above.
+        connections_each: connections to one endpoint; each is a member, with a share of the weight.
     """
 
-    def __init__(self, connect: Callable[[Address], Connection], slot_memory_s: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[Address, int], Connection],
+        slot_memory_s: float,
+        linger_s: float = 0.0,
+        drain_s: float = 0.0,
+        connections_each: int = 1,
+    ) -> None:
         self._connect = connect
         self._slot_memory_s = slot_memory_s
-        self._members: dict[Address, Member] = {}
-        self._departed: dict[Address, tuple[Slot, float]] = {}
+        self._linger_s = linger_s
+        self._drain_s = drain_s
+        self._connections_each = connections_each
+        self._members: dict[Address | Key, Member] = {}
+        self._draining: dict[Address | Key, tuple[Member, float]] = {}
+        self._departed: dict[Address | Key, tuple[Slot, float]] = {}
         self._by_slot: dict[Slot, Member] = {}
 
     def __len__(self) -> int:
@@ -40,53 +82,87 @@ class EndpointSet:
         """Return the members in the order of the last update."""
         return self._members.values()
 
+    def draining(self) -> Iterator[Member]:
+        """Yield those who left and whose connection is still open."""
+        return (member for member, _ in self._draining.values())
+
+    @property
+    def share(self) -> float:
+        """A member's share of the weight of its endpoint."""
+        return 1 / self._connections_each
+
     def owner_of(self, slot: Slot) -> Member:
         """Return the member a slot belongs to.
 
         Raises:
-            KeyError: its endpoint has left.
+            KeyError: its endpoint is gone.
         """
         return self._by_slot[slot]
 
     def update(self, endpoints: Iterable[Endpoint], now_s: float) -> tuple[list[Member], list[Member]]:
-        """Replace the set; return the members that came and those that left, for the caller to start and to drain."""
+        """Replace the set; return the members that came, or came back, and those that left."""
         before, self._members = self._members, {}
         came: list[Member] = []
-        for endpoint in endpoints:
-            member = before.pop(endpoint.address, None)
+        for key, endpoint in self._keyed(endpoints):
+            member = before.pop(key, None)
             if member is None:
-                member = self._enter(endpoint, now_s)
+                member = self._enter(key, endpoint, now_s)
                 came.append(member)
             member.endpoint = endpoint
-            self._members[endpoint.address] = member
-        left = list(before.values())
-        for member in left:
-            del self._by_slot[member.slot]
-            self._departed[member.endpoint.address] = (member.slot, now_s)
-        self._forget(now_s)
-        return came, left
+            self._members[key] = member
+        for key, member in before.items():
+            member.undergo(Event.REMOVED)
+            self._draining[key] = (member, now_s)
+        return came, list(before.values())
 
-    def _enter(self, endpoint: Endpoint, now_s: float) -> Member:
-        slot, left_s = self._departed.pop(endpoint.address, (None, 0.0))
+    def _keyed(self, endpoints: Iterable[Endpoint]) -> Iterable[tuple[Address | Key, Endpoint]]:
+        if self._connections_each == 1:
+            every = list(endpoints)
+            return zip([endpoint.address for endpoint in every], every, strict=True)
+        return [
+            (Key(endpoint.address, number), endpoint)
+            for endpoint in endpoints
+            for number in range(self._connections_each)
+        ]
+
+    def _enter(self, key: Address | Key, endpoint: Endpoint, now_s: float) -> Member:
+        if key in self._draining:
+            member, _ = self._draining.pop(key)
+            member.undergo(Event.RETURNED)
+            return member
+        slot, left_s = self._departed.pop(key, (None, 0.0))
         if slot is None or now_s - left_s > self._slot_memory_s:
             slot = Slot()
-        member = Member(endpoint, slot, self._connect(endpoint.address))
+        number = key.number if isinstance(key, Key) else 0
+        member = Member(endpoint, slot, self._connect(endpoint.address, number))
         self._by_slot[slot] = member
         return member
 
+    def reap(self, now_s: float) -> list[Member]:
+        """Return the members that have drained by now; they are gone, and the caller closes their connections."""
+        gone = []
+        for key, (member, left_s) in list(self._draining.items()):
+            waited_s = now_s - left_s
+            if waited_s >= self._drain_s or (waited_s >= self._linger_s and member.slot.in_flight == 0):
+                member.undergo(Event.DRAINED)
+                gone.append(member)
+                del self._draining[key], self._by_slot[member.slot]
+                self._departed[key] = (member.slot, now_s)
+        self._forget(now_s)
+        return gone
+
     def _forget(self, now_s: float) -> None:
-        for address, (_, left_s) in list(self._departed.items()):
+        for key, (_, left_s) in list(self._departed.items()):
             if now_s - left_s <= self._slot_memory_s:
                 break  # the others left later: a dict keeps the order in which they came
-            del self._departed[address]
+            del self._departed[key]
 
     def state(self) -> grpc.ChannelConnectivity:
         """Return the state of the set as gRPC's round_robin reports it: READY if any is, else CONNECTING if any is."""
-        states = {member.connection.state for member in self._members.values()}
-        for state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING):
-            if state in states:
-                return state
+        states = {member.state for member in self._members.values()}
+        if State.READY in states:
+            return grpc.ChannelConnectivity.READY
         # An idle member has been asked to connect and has not begun yet.
-        if grpc.ChannelConnectivity.IDLE in states:
+        if State.CONNECTING in states or State.IDLE in states:
             return grpc.ChannelConnectivity.CONNECTING
         return grpc.ChannelConnectivity.TRANSIENT_FAILURE

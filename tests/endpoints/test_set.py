@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any, cast
 
 import grpc
 import pytest
 
-from grpclb_core.endpoints import EndpointSet, Member
+from grpclb_core.endpoints import EndpointSet, Member, State
 from grpclb_core.endpoints.connection import Connection
 from grpclb_core.types import Address, Endpoint, Outcome
 from support.fleet import START, hold
@@ -20,13 +21,17 @@ MEMORY_S = 60.0
 class StandIn:
     """As much of a connection as the set looks at."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, number: int) -> None:
         self.address = address
+        self.number = number
         self.state = grpc.ChannelConnectivity.IDLE
 
+    def poll(self) -> bool:
+        return True
 
-def connect(address: Address) -> Connection:
-    return cast(Connection, StandIn(address))
+
+def connect(address: Address, number: int = 0) -> Connection:
+    return cast(Connection, StandIn(address, number))
 
 
 def at(*ports: int, weight: float = 1.0) -> list[Endpoint]:
@@ -106,18 +111,105 @@ class TestOwner:
         assert [endpoints.owner_of(member.slot) for member in came] == came
         endpoints.update(at(2), 1.0)
         assert endpoints.owner_of(came[1].slot) is came[1]
+        endpoints.reap(1.0)
         with pytest.raises(KeyError):
             endpoints.owner_of(came[0].slot)
 
-    def test_one_that_came_back_has_its_new_connection(self, endpoints: EndpointSet) -> None:
+    def test_one_that_came_back_after_it_was_gone_has_its_new_connection(self, endpoints: EndpointSet) -> None:
         (before,), _ = endpoints.update(at(1), 0.0)
         endpoints.update([], 1.0)
+        assert endpoints.reap(1.0) == [before]
         (after,), _ = endpoints.update(at(1), 2.0)
         assert endpoints.owner_of(before.slot) is after
         assert after.connection is not before.connection
 
 
+class TestDraining:
+    LINGER_S, DRAIN_S = 5.0, 60.0
+
+    @pytest.fixture
+    def endpoints(self) -> EndpointSet:
+        return EndpointSet(connect, MEMORY_S, self.LINGER_S, self.DRAIN_S)
+
+    def test_one_that_left_lingers(self, endpoints: EndpointSet) -> None:
+        (member,), _ = endpoints.update(at(1), 0.0)
+        endpoints.update([], 10.0)
+        assert member.state is State.DRAINING
+        assert endpoints.reap(14.9) == []
+        assert list(endpoints.draining()) == [member]
+        assert endpoints.reap(15.0) == [member]
+        assert member.state is State.GONE
+        assert list(endpoints.draining()) == []
+        assert endpoints.reap(16.0) == []
+
+    def test_its_calls_may_end(self, endpoints: EndpointSet) -> None:
+        (member,), _ = endpoints.update(at(1), 0.0)
+        (ticket,) = hold(member.slot, 1)
+        endpoints.update([], 10.0)
+        assert endpoints.reap(69.9) == []
+        ticket.finish_at(Outcome.SUCCESS, START)
+        assert endpoints.reap(69.9) == [member]
+
+    def test_but_not_run_on_for_ever(self, endpoints: EndpointSet) -> None:
+        (member,), _ = endpoints.update(at(1), 0.0)
+        held = hold(member.slot, 1)
+        endpoints.update([], 10.0)
+        assert endpoints.reap(70.0) == [member]
+        assert len(held) == 1
+
+    def test_one_that_flaps_keeps_its_connection(self, endpoints: EndpointSet) -> None:
+        (member,), _ = endpoints.update(at(1), 0.0)
+        connection = member.connection
+        for turn in range(1, 1000):  # a whole minute at 16 changes a second
+            came, left = endpoints.update(at(1) if turn % 2 == 0 else [], turn * 0.06)
+            assert came + left == [member]
+            assert endpoints.reap(turn * 0.06) == []
+        endpoints.update(at(1), 60.0)
+        assert member.connection is connection
+
+    def test_it_is_what_its_connection_is_once_it_is_back(self, endpoints: EndpointSet) -> None:
+        (member,), _ = endpoints.update(at(1), 0.0)
+        member.connection.state = grpc.ChannelConnectivity.READY
+        member.poll()
+        endpoints.update([], 1.0)
+        assert member.state is State.DRAINING
+        member.poll()
+        assert member.state is State.DRAINING
+        endpoints.update(at(1), 2.0)
+        member.poll()
+        assert member.state is State.READY
+
+
+class TestSeveralConnections:
+    def test_each_is_a_member_with_a_part_of_the_weight(self) -> None:
+        endpoints = EndpointSet(connect, MEMORY_S, connections_each=3)
+        came, _ = endpoints.update(at(1, 2, weight=6.0), 0.0)
+        assert ports(came) == [1, 1, 1, 2, 2, 2]
+        assert [cast(StandIn, member.connection).number for member in came] == [0, 1, 2] * 2
+        assert len({member.slot for member in came}) == 6
+        assert [member.endpoint.weight * endpoints.share for member in came] == pytest.approx([2.0] * 6)
+
+    def test_they_leave_together(self) -> None:
+        endpoints = EndpointSet(connect, MEMORY_S, connections_each=2)
+        came, _ = endpoints.update(at(1, 2), 0.0)
+        _, left = endpoints.update(at(2), 1.0)
+        assert left == came[:2]
+
+
+class Reaping(EndpointSet):
+    """A set whose departed are gone at once."""
+
+    def update(self, endpoints: Iterable[Endpoint], now_s: float) -> tuple[list[Member], list[Member]]:
+        changes = super().update(endpoints, now_s)
+        self.reap(now_s)
+        return changes
+
+
 class TestSlotMemory:
+    @pytest.fixture
+    def endpoints(self) -> EndpointSet:
+        return Reaping(connect, MEMORY_S)
+
     @pytest.mark.parametrize(
         ("away_s", "is_known"), [(0.0, True), (59.9, True), (60.0, True), (60.1, False), (1e6, False)]
     )
@@ -163,7 +255,7 @@ class TestSlotMemory:
         assert after[2].slot is not came[1].slot
 
     def test_no_memory_keeps_nobody(self) -> None:
-        endpoints = EndpointSet(connect, 0.0)
+        endpoints = Reaping(connect, 0.0)
         (before,), _ = endpoints.update(at(1), 0.0)
         endpoints.update([], 1.0)
         (after,), _ = endpoints.update(at(1), 1.1)
@@ -188,6 +280,7 @@ class TestState:
         came, _ = endpoints.update(at(*range(1, len(states) + 1)), 0.0)
         for member, state in zip(came, states, strict=True):
             member.connection.state = state
+            member.poll()
         return endpoints.state()
 
     def test_nobody_is_a_failure(self) -> None:

@@ -87,7 +87,7 @@ def measure_rebuild(rounds: int, scaffold: Scaffold | None) -> tuple[Section, li
 async def socketless_balancer() -> AsyncIterator[Balancer]:
     """Run a balancer in which every endpoint of the first generation is ready."""
     with mock.patch.object(grpc.aio, "insecure_channel", SocketlessChannel):
-        async with Balancer(endpoints_of(0), config={"seed": SEED}) as balancer:
+        async with Balancer(endpoints_of(0), config={"seed": SEED, "subset_size": ENDPOINTS}) as balancer:
             await complete(balancer)
             yield balancer
 
