@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from .config import Config, parse_config
-from .endpoints import Connection, Dialer, EndpointSet, Member, State, Subset
+from .endpoints import Dialer, Member, State, Subset
 from .endpoints.dial import ChannelOption
 from .errors import ResolutionError, WrongEventLoopError
 from .native import CurrentPicker, MultiCallable, RandomPicker, Slot, Ticket, View, now_ns
@@ -28,17 +28,10 @@ from .policies import Policy, parse_policy
 from .resolve import Resolver, parse_target, resolver_for
 from .resolve.static import EndpointLike, StaticResolver
 from .selection import is_plain, select
-from .types import Address, Resolution
+from .types import Resolution
+from .upkeep import Upkeep
 
 Connectivity = grpc.ChannelConnectivity
-
-# How often the states of connections are read. A call looks at the state of its own endpoint before it starts, so this
-# decides only how soon a connection that broke unused is made again, and one that came up is taken into use.
-POLL_S = 0.05
-POLL_CONNECTING_S = 0.005
-
-# A reading costs half a microsecond, so this keeps all of them together below one hundredth of a core.
-POLL_EACH_S = 50e-6
 
 # Pause before a resolver that crashed is started again: gRPC's initial connection backoff.
 RESTART_S = 1.0
@@ -80,14 +73,17 @@ class Balancer:
         self.target, self._resolver = _source(target, self.config)
         self.current = CurrentPicker(self.lost)
         self._dialer = Dialer(credentials, options, compression, self._resolver.authority, self.config.connection)
-        self._endpoints = EndpointSet(
-            self._connect,
-            self.config.slot_memory_s,
-            self.config.connection.linger_s,
-            self.config.connection.drain_s,
-            self.config.connection.per_endpoint,
-        )
         self._random = random.Random(self.config.seed)
+        self._upkeep = Upkeep(
+            self._dialer,
+            self.config,
+            self.policy.decay_s,
+            self._random,
+            changed=self._publish,
+            lost=self._resolver.refresh,
+            forget=self._forget,
+        )
+        self._endpoints = self._upkeep.endpoints
         self._subset = Subset(self.config.subset_size, self._random.getrandbits(64))
         self._resolution = Resolution(())
         self._is_plain = True
@@ -100,7 +96,6 @@ class Balancer:
         self._stopping = False
         self._supervisor: asyncio.Task[None] | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._stirred: anyio.Event | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._methods: weakref.WeakSet[MultiCallable] = weakref.WeakSet()
 
@@ -152,8 +147,7 @@ class Balancer:
                 task.cancel()
         self._stopping = True
         self.current.picker = None
-        members = (*self._endpoints.members(), *self._endpoints.draining())
-        open_channels = [member.connection.channel for member in members]
+        open_channels = list(self._upkeep.channels())
         async with anyio.create_task_group() as closing:
             for channel in open_channels:
                 closing.start_soon(channel.close, max(0.0, ends_s - anyio.current_time()))
@@ -188,7 +182,7 @@ class Balancer:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._resolve)
-            await self._watch()
+            await self._upkeep.run(tasks)
 
     def _end(self) -> None:
         """Have the supervisor leave. Its scope is cancelled, not its task: before Python 3.11, a task whose own timeout
@@ -215,13 +209,9 @@ class Balancer:
             return  # closed before the resolver had a chance to answer
         self._resolution = resolution
         self._is_plain = is_plain(resolution, self.config)
-        came, _ = self._endpoints.update(self._subset.of(resolution.endpoints), asyncio.get_running_loop().time())
         self._resolved = True
         self._resolver_error = None
-        if not self._poll(came):
-            self._publish()
-        if self._stirred is not None:
-            self._stirred.set()
+        self._upkeep.update(self._subset.of(resolution.endpoints))
 
     def fail(self, error: ResolutionError) -> None:
         """Take note of a failed lookup; the endpoints stay as they are."""
@@ -231,50 +221,9 @@ class Balancer:
 
     # Connections
 
-    def _connect(self, address: Address, number: int) -> Connection:
-        return Connection(self._dialer.dial(address, number))
-
-    def _let_go(self) -> None:
-        """Close the connections of those who left and have nothing more to do."""
-        assert self._tasks is not None
-        for member in self._endpoints.reap(asyncio.get_running_loop().time()):
-            for method in self._methods:
-                method.forget(member.slot)
-            self._tasks.start_soon(member.connection.channel.close)
-
-    async def _watch(self) -> None:
-        """Follow the connections, closely while one of them is being made."""
-        while True:
-            self._stirred = anyio.Event()
-            self._poll(self._endpoints.members())
-            self._let_go()
-            with anyio.move_on_after(self._poll_interval_s()):
-                await self._stirred.wait()
-
-    def _poll(self, members: Iterable[Member]) -> bool:
-        """Look at connections; return whether any of them changed, and so another picker is in force."""
-        changed = lost = False
-        for member in members:
-            before = member.state
-            if member.poll():
-                changed = True
-                lost |= before is State.READY
-                if member.connection.is_new:
-                    # It may have been restarted; what its last calls waited for in vain must not keep it out.
-                    member.slot.forget_latency()
-        if changed:
-            self._publish()
-        if lost:
-            self._resolver.refresh()
-        return changed
-
-    def _poll_interval_s(self) -> float:
-        connecting = any(member.connection.state is Connectivity.CONNECTING for member in self._endpoints.members())
-        return max(POLL_CONNECTING_S if connecting else POLL_S, len(self._endpoints) * POLL_EACH_S)
-
     def lost(self, slot: Slot) -> None:
         """Hear from a call that found the connection of a picked endpoint gone."""
-        self._poll((self._endpoints.owner_of(slot),))
+        self._upkeep.poll((self._endpoints.owner_of(slot),))
 
     def channel_of(self, slot: Slot) -> grpc.aio.Channel:
         """Return the channel to the endpoint that owns `slot`."""
@@ -283,6 +232,10 @@ class Balancer:
     def register(self, method: MultiCallable) -> None:
         """Have a multi-callable told when an endpoint leaves, so that it lets go of its channel."""
         self._methods.add(method)
+
+    def _forget(self, slot: Slot) -> None:
+        for method in self._methods:
+            method.forget(slot)
 
     # The picker in force
 

@@ -101,7 +101,7 @@ class EtcdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Ceiling of the wait after failures, which grows as gRPC's connection backoff does. Low, because a client that
     waits does not see servers come; a refused connection costs etcd nothing."""
     empty_hold_s: Seconds = 30.0
-    """How long an empty listing is disbelieved once endpoints were known; deletions that the watch tells are believed."""
+    """How long an empty listing is disbelieved once endpoints were known; deletions told by the watch are believed."""
 
     def __post_init__(self) -> None:
         problems = _tls_problems(self.tls, self.ca_file, self.cert_file, self.key_file)
@@ -134,7 +134,8 @@ class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     warning: Literal["healthy", "unhealthy"] = "healthy"
     """What an instance with a warning is; Consul's own DNS gives it out too."""
     wait_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 30.0
-    """How long the agent may hold a query that has nothing new to say; Consul allows 10 minutes. See `EtcdConfig.idle_s`."""
+    """How long the agent may hold a query that has nothing new to say, up to the 10 minutes that Consul allows; as
+    `EtcdConfig.idle_s`."""
     timeout_s: PositiveSeconds = 5.0
     """Longest time to answer beyond `wait_s` and the sixteenth of it that Consul adds at random."""
     min_interval_s: PositiveSeconds = 0.2
@@ -212,6 +213,13 @@ class ConnectionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     max_backoff_s: PositiveSeconds = 1.5
     """Ceiling of that wait. gRPC's own 120 s would keep a restarted server idle for minutes; with its jitter of a fifth
     this has one back within two seconds, and the other endpoints serve meanwhile."""
+    connect_timeout_s: PositiveSeconds = 5.0
+    """Longest time one attempt to connect may take. Within it TCP asks three times (RFC 6298: after 0, 1 and 3 s), so a
+    host that comes back is found two seconds later at most; C-core's own 20 s would sit out the pauses that follow."""
+    silence_s: PositiveSeconds = 2.0
+    """When no call to an endpoint is answered for this long, and for four times its latency, calls go elsewhere and
+    another connection to it is made. Keepalive alone would take its two times together to notice a host that vanished,
+    and never notices a process that froze."""
     drain_s: Seconds = 120.0
     """Calls on an endpoint that left the set may run on for this long (linkerd2-proxy's drain time)."""
     linger_s: Seconds = 5.0

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from .config import Config
 from .endpoints import Candidate, EndpointSet, State, balanced_weights
+from .health import choose, standing
 from .native import Slot
-from .types import Health, Resolution, Verdict
+from .types import Health, Resolution
 
 
 class Selection(NamedTuple):
@@ -29,22 +30,15 @@ def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_pl
     if is_plain:
         able = [member for member in members if member.state is ready]
         return Selection([one.slot for one in able], [one.endpoint.weight * share for one in able], False)
-    healthy = [is_usable(member.endpoint.health, member.verdict) for member in members]
-    in_panic = is_panic(healthy, config.panic_threshold)
-    trusted = healthy if not in_panic else [member.endpoint.health is not Health.DRAINING for member in members]
-    candidates = [
-        Candidate(member.endpoint, trust and member.state is ready)
-        for member, trust in zip(members, trusted, strict=True)
+    standings = [
+        standing(member.endpoint.health, member.verdict) if member.state is ready else None for member in members
     ]
-    if not any(candidate.usable for candidate in candidates):
-        # Better one that is said to be leaving or unwell than a call that fails, unless a better one is on its way.
-        hope = any(trust and one.state is not State.FAILING for one, trust in zip(members, trusted, strict=True))
-        if not hope:
-            candidates = [Candidate(member.endpoint, member.state is ready) for member in members]
+    chosen, in_panic = choose(standings, config.panic_threshold)
+    candidates = [Candidate(member.endpoint, usable) for member, usable in zip(members, chosen, strict=True)]
     home = "" if in_panic else config.locality.zone
     weights = balanced_weights(candidates, resolution.locality_weights, home, config.locality.min_endpoints)
-    chosen = [(member.slot, weight) for member, weight in zip(members, weights, strict=True) if weight > 0]
-    return Selection([slot for slot, _ in chosen], [weight for _, weight in chosen], in_panic)
+    weighed = [(member.slot, weight * share) for member, weight in zip(members, weights, strict=True) if weight > 0]
+    return Selection([slot for slot, _ in weighed], [weight for _, weight in weighed], in_panic)
 
 
 def is_plain(resolution: Resolution, config: Config) -> bool:
@@ -52,15 +46,8 @@ def is_plain(resolution: Resolution, config: Config) -> bool:
     healths = [endpoint.health for endpoint in resolution.endpoints]
     return not (
         config.locality.zone
+        or config.health.service is not None
         or resolution.locality_weights
         or healths.count(Health.UNKNOWN) < len(healths)
         or any(endpoint.priority for endpoint in resolution.endpoints)
     )
-
-
-def is_usable(health: Health, verdict: Verdict) -> bool:
-    return health in (Health.UNKNOWN, Health.HEALTHY) and verdict is not Verdict.NOT_SERVING
-
-
-def is_panic(healthy: list[bool], threshold: float) -> bool:
-    return bool(healthy) and sum(healthy) / len(healthy) < threshold

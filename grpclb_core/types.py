@@ -23,11 +23,13 @@ class Outcome(IntEnum):
     SUCCESS = 0
     """The server answered, be it with an error that is the caller's own fault (as NOT_FOUND)."""
     FAILURE = 1
-    """The server failed the call, or let its deadline pass."""
+    """The server failed the call."""
     CANCELLED = 2
     """The caller gave up: the time it waited is a lower bound of the latency, and no more than that."""
     DROPPED = 3
     """The call never left this process, or nobody knows how it ended: it says nothing of the server."""
+    TIMED_OUT = 4
+    """The server let the deadline pass: a failure that is no sign of life."""
 
 
 class Address(msgspec.Struct, frozen=True, order=True):

@@ -46,7 +46,7 @@ def test_mappings_and_structs_mix() -> None:
 @pytest.mark.parametrize(
     ("raw", "path", "says"),
     [
-        ({"dsn": {}}, "config.dsn", "unknown option; known are connection, dns"),
+        ({"dsn": {}}, "config.dsn", "unknown option; known are connection, consul, dns"),
         ({"dns": {"ttl": 1}}, "config.dns.ttl", "unknown option; known are"),
         ({1: 2}, "config.1", "unknown option"),
         ({"dns": {"timeout_s": "5"}}, "config.dns.timeout_s", "'5' is not usable: Expected `float`, got `str`"),

@@ -10,7 +10,19 @@ from .connection import Connection
 from .dial import Dialer
 from .lifecycle import State
 from .localities import Candidate, balanced_weights
-from .set import EndpointSet, Member
+from .member import Member
+from .set import EndpointSet
+from .silence import is_too_long
 from .subset import Subset
 
-__all__ = ["Candidate", "Connection", "Dialer", "EndpointSet", "Member", "State", "Subset", "balanced_weights"]
+__all__ = [
+    "Candidate",
+    "Connection",
+    "Dialer",
+    "EndpointSet",
+    "Member",
+    "State",
+    "Subset",
+    "balanced_weights",
+    "is_too_long",
+]

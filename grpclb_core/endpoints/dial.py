@@ -67,6 +67,7 @@ def _defaults(config: ConnectionConfig) -> dict[str, object]:
         "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_s * 1000),
         "grpc.initial_reconnect_backoff_ms": round(config.initial_backoff_s * 1000),
         "grpc.max_reconnect_backoff_ms": round(config.max_backoff_s * 1000),
+        "grpc.min_reconnect_backoff_ms": round(config.connect_timeout_s * 1000),  # what C-core calls it
     }
 
 

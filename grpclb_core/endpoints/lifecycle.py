@@ -7,7 +7,8 @@ r"""The life of an endpoint, as one table.
                       GONE                    closed; its slot is remembered for a while
 
 Only a READY endpoint gets calls. IDLE is a connection that ended without a fault (GOAWAY, mostly); it is asked to
-connect again at once. FAILING is one that could not be made; C-core tries again by gRPC's connection backoff.
+connect again at once. FAILING is one that could not be made, and C-core tries again by gRPC's connection backoff; or
+one over which nothing comes back, and another is made in its place.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Event(Enum):
     CONNECTED = "its connection is up"
     DISCONNECTED = "its connection ended without a fault"
     REFUSED = "its connection could not be made, or broke"
+    SILENT = "its connection seems up, but calls are not answered"
     REMOVED = "the resolver lists it no more"
     RETURNED = "the resolver lists it again"
     DRAINED = "its last call ended, or its time is up"
@@ -54,6 +56,7 @@ _LISTED = {
     Event.CONNECTED: State.READY,
     Event.DISCONNECTED: State.IDLE,
     Event.REFUSED: State.FAILING,
+    Event.SILENT: State.FAILING,
     Event.REMOVED: State.DRAINING,
 }
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import grpc
 
 from ..native import Slot
-from ..types import Address, Endpoint, Verdict
+from ..types import Address, Endpoint
 from .connection import Connection
-from .lifecycle import OF_CONNECTION, Event, State, after
+from .lifecycle import Event, State
+from .member import Member
 
 
 class Key(NamedTuple):
@@ -18,28 +19,6 @@ class Key(NamedTuple):
 
     address: Address
     number: int
-
-
-class Member:
-    """An endpoint of the set with what belongs to its identity, its slot, and its connection of the moment."""
-
-    def __init__(self, endpoint: Endpoint, slot: Slot, connection: Connection) -> None:
-        self.endpoint = endpoint
-        self.slot = slot
-        self.connection = connection
-        self.state = State.CONNECTING
-        self.verdict = Verdict.UNKNOWN
-
-    def undergo(self, event: Event) -> None:
-        """Move to the state that follows an event."""
-        self.state = after(self.state, event)
-
-    def poll(self) -> bool:
-        """Look at the connection; return whether the state changed."""
-        before = self.state
-        if self.connection.poll() or before is State.CONNECTING:
-            self.undergo(OF_CONNECTION[self.connection.state])
-        return self.state is not before
 
 
 class EndpointSet:
@@ -134,7 +113,7 @@ class EndpointSet:
         if slot is None or now_s - left_s > self._slot_memory_s:
             slot = Slot()
         number = key.number if isinstance(key, Key) else 0
-        member = Member(endpoint, slot, self._connect(endpoint.address, number))
+        member = Member(endpoint, slot, self._connect(endpoint.address, number), number)
         self._by_slot[slot] = member
         return member
 

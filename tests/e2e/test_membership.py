@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import grpc.aio
 import pytest
 
 import grpclb_core as lb
 from support.dns import DNSMASQ, Dnsmasq
-from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, ChildServer, EchoServer, eventually
+from support.load import Load
+from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, ChildServer, EchoServer
 
 pytestmark = pytest.mark.anyio
 
 TTL_S = 1
-RATE = 200  # calls a second
-
-
-class Load:
-    """Calls at a steady rate; knows which server answered when, and which calls failed."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.answered: list[tuple[float, str]] = []
-        self.failures: list[tuple[float, grpc.StatusCode]] = []
-        self._method = channel.unary_unary(UNARY_UNARY)
-        self._open: set[asyncio.Task[None]] = set()
-
-    async def _call(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            name = await self._method(b"name", timeout=5)
-        except grpc.aio.AioRpcError as error:
-            self.failures.append((loop.time(), error.code()))
-        else:
-            self.answered.append((loop.time(), name.decode()))
-
-    async def _run(self) -> None:
-        while True:
-            task = asyncio.create_task(self._call())
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
-            await asyncio.sleep(1 / RATE)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Load]:
-        task = asyncio.create_task(self._run())
-        try:
-            yield self
-        finally:
-            task.cancel()
-            if self._open:
-                await asyncio.wait(self._open)
-
-    def first_answer_of(self, name: str, since_s: float) -> float | None:
-        return next((time for time, who in self.answered if who == name and time >= since_s), None)
-
-    async def wait_for(self, name: str, since_s: float, within_s: float) -> float:
-        """Return the seconds from `since_s` to the first answer of a server."""
-        await eventually(lambda: self.first_answer_of(name, since_s) is not None, within_s)
-        answered = self.first_answer_of(name, since_s)
-        assert answered is not None
-        return answered - since_s
 
 
 @pytest.mark.skipif(DNSMASQ is None, reason="needs dnsmasq (Debian: dnsmasq-base)")

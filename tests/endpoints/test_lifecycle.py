@@ -15,6 +15,7 @@ GRID = {
     Event.CONNECTED:    (R, R, R, R, D, G),
     Event.DISCONNECTED: (I, I, I, I, D, G),
     Event.REFUSED:      (F, F, F, F, D, G),
+    Event.SILENT:       (F, F, F, F, D, G),
     Event.REMOVED:      (D, D, D, D, D, G),
     Event.RETURNED:     (C, R, I, F, C, G),
     Event.DRAINED:      (C, R, I, F, G, G),

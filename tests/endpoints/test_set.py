@@ -25,6 +25,7 @@ class StandIn:
         self.address = address
         self.number = number
         self.state = grpc.ChannelConnectivity.IDLE
+        self.is_new = False
 
     def poll(self) -> bool:
         return True
@@ -170,13 +171,13 @@ class TestDraining:
     def test_it_is_what_its_connection_is_once_it_is_back(self, endpoints: EndpointSet) -> None:
         (member,), _ = endpoints.update(at(1), 0.0)
         member.connection.state = grpc.ChannelConnectivity.READY
-        member.poll()
+        member.poll(0.0)
         endpoints.update([], 1.0)
         assert member.state is State.DRAINING
-        member.poll()
+        member.poll(0.0)
         assert member.state is State.DRAINING
         endpoints.update(at(1), 2.0)
-        member.poll()
+        member.poll(0.0)
         assert member.state is State.READY
 
 
@@ -280,7 +281,7 @@ class TestState:
         came, _ = endpoints.update(at(*range(1, len(states) + 1)), 0.0)
         for member, state in zip(came, states, strict=True):
             member.connection.state = state
-            member.poll()
+            member.poll(0.0)
         return endpoints.state()
 
     def test_nobody_is_a_failure(self) -> None:

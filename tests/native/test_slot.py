@@ -23,6 +23,7 @@ WRAP_NS = 2**44 * UNIT_NS
 COUNTERS = {
     Outcome.SUCCESS: "successes",
     Outcome.FAILURE: "failures",
+    Outcome.TIMED_OUT: "failures",
     Outcome.CANCELLED: "unjudged",
     Outcome.DROPPED: "unjudged",
 }
@@ -309,7 +310,7 @@ class TestForgetting:
         before = counters(slot)
         slot.forget_latency()
         assert counters(slot) == before
-        assert slot.picks == 7
+        assert slot.picks == 8
         assert slot.age_ns_at(START + SECOND) == pytest.approx(SECOND, abs=UNIT_NS)
         calls[0].finish_at(Outcome.SUCCESS, START + SECOND)
         assert slot.latency_ns_at(START + SECOND, 10.0) == SECOND
@@ -376,3 +377,35 @@ def test_a_slot_lives_as_long_as_a_ticket_on_it() -> None:
     ticket.finish_at(Outcome.SUCCESS, START)
     del ticket
     assert gone() is None
+
+
+class TestLastAnswer:
+    """When the server last gave a sign of life, as far as its calls tell."""
+
+    def test_a_slot_begins_without(self) -> None:
+        assert Slot().last_answer_ns == 0
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILURE])
+    def test_good_or_bad_it_is_one(self, outcome: Outcome, stream: bool) -> None:
+        slot = Slot()
+        only(slot).pick_at(START, stream).finish_at(outcome, START + SECOND)
+        assert slot.last_answer_ns == START + SECOND
+
+    @pytest.mark.parametrize("outcome", [Outcome.TIMED_OUT, Outcome.CANCELLED, Outcome.DROPPED])
+    @pytest.mark.parametrize("before", [None, Outcome.SUCCESS, Outcome.FAILURE])
+    def test_what_the_caller_gave_up_is_none(self, outcome: Outcome, before: Outcome | None) -> None:
+        slot = Slot()
+        if before is not None:
+            only(slot).pick_at(START).finish_at(before, START + 1)
+        for second in range(1, 4):
+            only(slot).pick_at(START).finish_at(outcome, START + second * SECOND)
+        assert slot.last_answer_ns == (0 if before is None else START + 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_timed_call_without_an_answer_is_one_given_up(outcome: Outcome, stream: bool) -> None:
+    slot = Slot()
+    only(slot).pick_at(START, stream).finish_at(outcome, START + SECOND)
+    assert slot.given_up == (not stream and outcome in (Outcome.TIMED_OUT, Outcome.CANCELLED))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -160,13 +161,17 @@ async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> No
         await asyncio.sleep(0.005)
 
 
+DRAINED_WITHIN_S = 10.0
+
+
 class ChildServer:
     """An echo server in a process of its own, to be killed, frozen and started again on the same port."""
 
-    def __init__(self, name: str, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, name: str, host: str = "127.0.0.1", port: int = 0, prefix: Sequence[str] = ()) -> None:
         self.name = name
         self.host = host
         self.port = port
+        self._prefix = list(prefix)
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -175,7 +180,7 @@ class ChildServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self.name, self.host, str(self.port)],
+            [*self._prefix, sys.executable, __file__, self.name, self.host, str(self.port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -188,6 +193,22 @@ class ChildServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self.reap()
+
+    def drain(self) -> None:
+        """Stop as a server does that is told to: finish what it has, refuse what is new, and end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(DRAINED_WITHIN_S)
+        self.reap()
+
+    def freeze(self) -> None:
+        """Stop the process in its tracks; its connections stay up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def reap(self) -> None:
         if self._process is not None:
@@ -208,9 +229,16 @@ class ChildServer:
 
 async def _serve(name: str, host: str, port: int) -> None:
     server = await EchoServer(name).start(host, port)
-    print(server.port, flush=True)
+    loop = asyncio.get_running_loop()
+    draining = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, draining.set)
     # The parent's end of the pipe closes when it goes, however it goes.
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    orphaned = asyncio.ensure_future(loop.run_in_executor(None, sys.stdin.read))
+    orphaned.add_done_callback(lambda _: os._exit(0))
+    print(server.port, flush=True)
+    await draining.wait()
+    await server.stop(DRAINED_WITHIN_S)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ cdef enum Outcome:  # the numbers of grpclb_core.types.Outcome
     FAILURE = 1
     CANCELLED = 2
     DROPPED = 3
+    TIMED_OUT = 4
 
 
 cdef extern from *:
@@ -49,7 +50,9 @@ cdef struct SlotWords:
     # What is written less often
     word successes_free  # counted without the GIL
     word failures
+    word answered_ns  # time of the last answer before `alive_ns` was last set to 0 (last_answer_ns)
     word unjudged  # finished picks that were neither: cancelled, or never sent
+    word given_up  # timed calls that ended without an answer: timed out, or cancelled
 
 
 cdef inline bint is_newcomer(const SlotWords* slot) noexcept nogil:
@@ -73,6 +76,14 @@ cdef inline bint is_surely_alive(const SlotWords* slot, int64_t now_ns) noexcept
     A connection that breaks fails the calls on it, and a failure ends this at once.
     """
     return now_ns - load(&slot.alive_ns) < ALIVE_NS
+
+
+cdef inline int64_t last_answer_ns(const SlotWords* slot) noexcept nogil:
+    """Return when the endpoint last answered a call, well or badly; 0 if never.
+
+    A success is told by `alive_ns` alone, so that the common case pays for one word.
+    """
+    return max(load(&slot.alive_ns), load(&slot.answered_ns))
 
 
 cdef inline uint64_t timed_calls(const SlotWords* slot) noexcept nogil:
@@ -164,10 +175,13 @@ cdef inline void close_call(
             observe_answer(slot, <double> elapsed_ns, now_ns, rate)
         elif outcome != DROPPED:
             observe_bound(slot, <double> elapsed_ns, now_ns, rate)
+            if outcome != FAILURE:
+                add(&slot.given_up, 1)
     if outcome == SUCCESS:
         store(&slot.alive_ns, now_ns)
         count(&slot.successes, &slot.successes_free, 1, held)
-    elif outcome == FAILURE:
+    elif outcome == FAILURE or outcome == TIMED_OUT:
+        store(&slot.answered_ns, now_ns if outcome == FAILURE else last_answer_ns(slot))
         store(&slot.alive_ns, 0)
         add(&slot.failures, 1)
     else:

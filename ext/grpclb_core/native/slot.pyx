@@ -5,7 +5,7 @@ from libc.stdlib cimport free
 
 from grpclb_core.native.atomics cimport aligned_zeroed, load, store, store_double
 from grpclb_core.native.ewma cimport decay_rate
-from grpclb_core.native.slot cimport SlotWords, in_flight, is_newcomer, mean_age_ns, projected_ns
+from grpclb_core.native.slot cimport SlotWords, in_flight, is_newcomer, last_answer_ns, mean_age_ns, projected_ns
 
 
 @cython.final
@@ -59,6 +59,16 @@ cdef class Slot:
     def is_newcomer(self) -> bool:
         """Whether no timed call was answered yet."""
         return is_newcomer(self.words)
+
+    @property
+    def given_up(self) -> int:
+        """Timed calls that ended without an answer of any kind: timed out, or cancelled."""
+        return load(&self.words.given_up)
+
+    @property
+    def last_answer_ns(self) -> int:
+        """When the endpoint last answered a call, well or badly; 0 if never."""
+        return last_answer_ns(self.words)
 
     def forget_latency(self) -> None:
         """Make the endpoint a newcomer again, because the server behind it may be another one now."""

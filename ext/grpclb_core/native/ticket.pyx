@@ -8,7 +8,7 @@ import grpc
 
 from grpclb_core.native.atomics cimport load, store, take
 from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
-from grpclb_core.native.slot cimport CANCELLED, DROPPED, FAILURE, SUCCESS, Slot, close_call
+from grpclb_core.native.slot cimport CANCELLED, DROPPED, FAILURE, SUCCESS, TIMED_OUT, Slot, close_call
 
 
 cdef extern from "Python.h":
@@ -25,6 +25,7 @@ cdef const ClockScale* clock = clock_scale()
 cdef object CANCELLED_STATUS = grpc.StatusCode.CANCELLED
 cdef int OK = grpc.StatusCode.OK.value[0]
 cdef int CANCELLED_BY_SOMEONE = CANCELLED_STATUS.value[0]
+cdef int OVERDUE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 # The statuses that speak against the server. The others are answers: the caller asked for something that cannot be
 # had, and was told so. linkerd2-proxy draws the line at the same codes (load-biaser, 2026).
@@ -32,7 +33,6 @@ cdef frozenset FAULTS = frozenset(
     code.value[0]
     for code in (
         grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNAVAILABLE,
@@ -126,7 +126,7 @@ cdef class Ticket:
 
 
 cdef inline int known(int outcome) except -1:
-    if outcome in (SUCCESS, FAILURE, CANCELLED, DROPPED):
+    if 0 <= outcome <= <int> TIMED_OUT:  # C takes the names for unsigned numbers
         return outcome
     raise ValueError(f"outcome {outcome} is unknown; use a member of grpclb_core.types.Outcome")
 
@@ -179,4 +179,6 @@ cdef int outcome_of_status(int code, object details) except -1:
         return SUCCESS
     if code == CANCELLED_BY_SOMEONE:
         return CANCELLED if details == BY_APPLICATION else DROPPED
+    if code == OVERDUE:
+        return TIMED_OUT  # it speaks against the server as well, and is no sign of life either
     return FAILURE if code in FAULTS else SUCCESS

@@ -1,0 +1,239 @@
+"""Keeping the connections of a balancer: made, followed, checked, replaced and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+import anyio
+import anyio.abc
+import grpc
+import grpc.aio
+
+from .config import Config
+from .endpoints import Connection, Dialer, EndpointSet, Member, State, is_too_long
+from .health import watch_health
+from .native import Slot, now_ns
+from .types import Address, Endpoint, Verdict
+
+# How often the states of connections are read. A call looks at the state of its own endpoint before it starts, so this
+# decides only how soon a connection that broke unused is made again, and one that came up is taken into use.
+POLL_S = 0.05
+POLL_CONNECTING_S = 0.005
+
+# A reading costs half a microsecond, so this keeps all of them together below one hundredth of a core.
+POLL_EACH_S = 50e-6
+
+# What calls on a connection that was replaced may last. Nothing is wrong with them: it may be one very long call that
+# made its endpoint look silent. So this only keeps what grpc.aio never ends from being kept for good.
+RETIREMENT_S = 3600.0
+
+
+# Numbers of connections that take the place of others, in all balancers of the process; ConnectionConfig.per_endpoint
+# keeps the others below.
+fresh_numbers = itertools.count(1000)
+
+logger = logging.getLogger("grpclb_core")
+
+
+class Upkeep:
+    """Follows the connections of an endpoint set in one task.
+
+    Args:
+        dialer: makes connections.
+        config: how connections are left, and health checked.
+        decay_s: mean lifetime of a latency sample, by which silence is judged.
+        rng: for jitter.
+        changed: called when the set of usable endpoints may be another.
+        lost: called when a connection broke that was up.
+        forget: called with the slot of an endpoint whose connection is no longer to be used.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        config: Config,
+        decay_s: float,
+        rng: random.Random,
+        *,
+        changed: Callable[[], None],
+        lost: Callable[[], None],
+        forget: Callable[[Slot], None],
+    ) -> None:
+        settings = config.connection
+        self.endpoints = EndpointSet(
+            self._connect, config.slot_memory_s, settings.linger_s, settings.drain_s, settings.per_endpoint
+        )
+        self._dialer = dialer
+        self._config = config
+        self._decay_s = decay_s
+        self._rng = rng
+        self._changed = changed
+        self._lost = lost
+        self._forget = forget
+        self._retired: set[Connection] = set()
+        self._checks: dict[Member, anyio.CancelScope] = {}
+        self._stirred = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    def _connect(self, address: Address, number: int) -> Connection:
+        return Connection(self._dialer.dial(address, number))
+
+    def channels(self) -> Iterator[grpc.aio.Channel]:
+        """Yield every channel that is open, those of connections on their way out included."""
+        for member in (*self.endpoints.members(), *self.endpoints.draining()):
+            yield member.connection.channel
+            if member.successor is not None:
+                yield member.successor.channel
+        for connection in self._retired:
+            yield connection.channel
+
+    async def run(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Follow the connections until cancelled, closely while one of them is being made."""
+        self._tasks = tasks
+        while True:
+            self._stirred = anyio.Event()
+            self.poll(self.endpoints.members())
+            self._listen()
+            self._let_go()
+            with anyio.move_on_after(self._interval_s()):
+                await self._stirred.wait()
+
+    def update(self, endpoints: Iterable[Endpoint]) -> None:
+        """Replace the set of endpoints: connect to those who came, send no more calls to those who left."""
+        came, left = self.endpoints.update(endpoints, asyncio.get_running_loop().time())
+        for member in left:
+            self._stop_checking(member)
+        if not self.poll(came):
+            self._changed()
+        self._stirred.set()
+
+    def poll(self, members: Iterable[Member]) -> bool:
+        """Look at connections; return whether any of them changed."""
+        changed = lost = False
+        now_s = asyncio.get_running_loop().time()
+        for member in members:
+            before = member.state
+            if member.poll(now_s):
+                changed = True
+                lost |= before is State.READY and member.state is not State.READY
+                self._settle(member)
+        if changed:
+            self._changed()
+        if lost:
+            self._lost()
+        return changed
+
+    def renew(self) -> None:
+        """Make all connections anew, because the dialer makes others now; each takes over once it is up."""
+        for member in self.endpoints.members():
+            self._replace(member)
+        self._stirred.set()
+
+    def _interval_s(self) -> float:
+        connecting = any(
+            member.connection.state is grpc.ChannelConnectivity.CONNECTING or member.successor is not None
+            for member in self.endpoints.members()
+        )
+        return max(POLL_CONNECTING_S if connecting else POLL_S, len(self.endpoints) * POLL_EACH_S)
+
+    def _settle(self, member: Member) -> None:
+        """See to what a change of connection asks for."""
+        self._retire(member)
+        if member.is_new:
+            # It may have been restarted; what its last calls waited for in vain must not keep it out.
+            member.slot.forget_latency()
+            self._check(member)
+        elif member.state is not State.READY:
+            self._stop_checking(member)
+
+    # Replacing
+
+    def _replace(self, member: Member) -> None:
+        # C-core would share the connection that is to be replaced, were the new one made alike.
+        member.replace(self._connect(member.endpoint.address, next(fresh_numbers)))
+        self._retire(member)
+
+    def _retire(self, member: Member) -> None:
+        """Let the calls on connections that were replaced run on."""
+        if member.retired:
+            self._forget(member.slot)
+            assert self._tasks is not None
+            for connection in member.retired:
+                self._retired.add(connection)
+                self._tasks.start_soon(self._close, connection, RETIREMENT_S)
+            member.retired.clear()
+
+    def _let_go(self) -> None:
+        """Close the connections of those who left and have nothing more to do."""
+        assert self._tasks is not None
+        for member in self.endpoints.reap(asyncio.get_running_loop().time()):
+            self._forget(member.slot)
+            for connection in filter(None, (member.connection, member.successor)):
+                self._retired.add(connection)
+                self._tasks.start_soon(self._close, connection, None)
+
+    async def _close(self, connection: Connection, grace_s: float | None) -> None:
+        try:
+            await connection.channel.close(grace_s)
+        finally:
+            self._retired.discard(connection)
+
+    # Calls that are not answered
+
+    def _listen(self) -> None:
+        """Take out those who leave their calls unanswered, and bring back those who answer after all."""
+        now, now_s = now_ns(), asyncio.get_running_loop().time()
+        least_ns = self._config.connection.silence_s * 1e9
+        quiet: list[tuple[Member, int]] = []
+        changed = False
+        for member in self.endpoints.members():
+            silence_ns = member.silence.seen(member.slot, now, self._decay_s)
+            if member.is_silent and silence_ns == 0:
+                member.recover()
+                self._retire(member)
+                changed = True
+            elif silence_ns >= least_ns and member.state is State.READY and member.successor is None:
+                quiet.append((member, silence_ns))
+        for member, silence_ns in quiet:
+            if is_too_long(silence_ns, member.silence.latency_ns, self._longest_latency_ns(member), least_ns):
+                # The last one stays in use: where there is nowhere else to go, a call may as well try.
+                if any(one.state is State.READY for one in self.endpoints.members() if one is not member):
+                    member.fall_silent(now_s)
+                    changed = True
+                self._replace(member)
+        if changed:
+            self._changed()
+
+    def _longest_latency_ns(self, apart_from: Member) -> float | None:
+        members = self.endpoints.members()
+        known = (member.silence.latency_ns for member in members if member is not apart_from)
+        return max((latency_ns for latency_ns in known if latency_ns is not None), default=None)
+
+    # Health
+
+    def _check(self, member: Member) -> None:
+        """Ask a server about itself, over the connection it has now."""
+        self._stop_checking(member)
+        if self._config.health.service is not None and self._tasks is not None:
+            member.verdict = Verdict.PENDING
+            self._checks[member] = anyio.CancelScope()
+            self._tasks.start_soon(self._follow_health, member, self._checks[member], self._config.health.service)
+
+    async def _follow_health(self, member: Member, scope: anyio.CancelScope, service: str) -> None:
+        def report(verdict: Verdict, reason: str) -> None:
+            logger.info("%s: %s: %s", member.endpoint.address, verdict.value, reason)
+            member.verdict = verdict
+            self._changed()
+
+        with scope:
+            await watch_health(member.connection.channel, service, report, rng=self._rng, config=self._config.health)
+
+    def _stop_checking(self, member: Member) -> None:
+        scope = self._checks.pop(member, None)
+        if scope is not None:
+            scope.cancel()
+            member.verdict = Verdict.UNKNOWN
