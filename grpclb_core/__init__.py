@@ -9,16 +9,18 @@
 """
 
 from .aio import Balancer, Channel, Codec, insecure_channel, secure_channel
-from .config import Config, ConnectionConfig, DnsConfig
+from .config import Config, ConnectionConfig, DnsConfig, FileConfig, HealthConfig, KubernetesConfig, XdsConfig
 from .errors import (
     CodecError,
     ConfigError,
     GrpclbError,
+    IdentityError,
     NativeModuleError,
     ResolutionError,
     TargetError,
     WrongEventLoopError,
 )
+from .identity import ReloadingCredentials
 from .observe import BalancerSnapshot, EndpointSnapshot
 from .policies import LeastRequest, P2cEwma, Policy, Random, RoundRobin
 from .types import Address, Endpoint, Outcome, Resolution
@@ -36,18 +38,24 @@ __all__ = [
     "DnsConfig",
     "Endpoint",
     "EndpointSnapshot",
+    "FileConfig",
     "GrpclbError",
+    "HealthConfig",
+    "IdentityError",
+    "KubernetesConfig",
     "LeastRequest",
     "NativeModuleError",
     "Outcome",
     "P2cEwma",
     "Policy",
     "Random",
+    "ReloadingCredentials",
     "Resolution",
     "ResolutionError",
     "RoundRobin",
     "TargetError",
     "WrongEventLoopError",
+    "XdsConfig",
     "insecure_channel",
     "secure_channel",
 ]

@@ -4,6 +4,8 @@
     +-- ConfigError (ValueError)       an option, policy or weight is not acceptable
     |   +-- TargetError                the target string cannot be understood
     +-- ResolutionError                a lookup failed; the last good set stays in use
+    +-- RegistrationError              a server could not be put into a registry
+    +-- IdentityError                  certificates cannot be used, or a server is not who it should be
     +-- CodecError                     an interceptor cannot tell how to serialize a method
     +-- WrongEventLoopError            a channel was used from a loop other than its own
     +-- NativeModuleError (ImportError) the compiled core is missing or does not load
@@ -38,6 +40,14 @@ class TargetError(ConfigError):
 
 class ResolutionError(GrpclbError):
     """Raised by a resolver when a lookup failed, with the source and the reason."""
+
+
+class RegistrationError(GrpclbError):
+    """Raised when a server could not be registered in time, with the registry and the reason."""
+
+
+class IdentityError(GrpclbError):
+    """Raised when certificate files cannot be used, or a server shows a certificate that is not what was asked for."""
 
 
 class CodecError(GrpclbError):

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import GrpclbError
-from . import bench, demo
+from . import bench, check, demo, resolve
 
-VERBS = (demo, bench)
+VERBS = (demo, bench, resolve, check)
 
 # sysexits.h: the command was used wrongly.
 EXIT_USAGE = 64

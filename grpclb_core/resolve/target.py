@@ -112,10 +112,10 @@ def _parse_dns(text: str, rest: str) -> Target:
     server, _, name = rest[2:].partition("/")
     if server and not name:
         raise TargetError(f"what follows two slashes is a DNS server; write dns:///{server} to look up a name")
-    return _name_target(text, name, _parse_server(server) if server else None)
+    return _name_target(text, name, parse_server(server) if server else None)
 
 
-def _parse_server(text: str) -> Address:
+def parse_server(text: str) -> Address:
     try:
         host, port = _split_port(text)
         return _literal(host, port or DNS_PORT)
@@ -131,8 +131,8 @@ def _name_target(text: str, name: str, server: Address | None = None) -> Target:
     if host.startswith("["):
         addresses = (_literal(host, port or DEFAULT_PORT),)
     else:
-        host = _ascii_name(host)
-        if _is_number(host.removesuffix(".").rpartition(".")[2]):
+        host = ascii_name(host)
+        if is_number(host.removesuffix(".").rpartition(".")[2]):
             # WHATWG URL, "ends in a number": such a host is an IPv4 address or a mistake, as no top domain is a number.
             addresses = (_literal(host, port or DEFAULT_PORT),)
     if addresses:
@@ -150,11 +150,11 @@ def _name_target(text: str, name: str, server: Address | None = None) -> Target:
     )
 
 
-def _is_number(label: str) -> bool:
+def is_number(label: str) -> bool:
     return label.isascii() and label.isdigit()
 
 
-def _ascii_name(host: str) -> str:
+def ascii_name(host: str) -> str:
     """Check a host name and give its ASCII form (IDNA 2003, as Python's own codec has it)."""
     if len(host.removesuffix(".")) > MAX_NAME:
         raise TargetError(f"host of {len(host)} characters is too long; a name has at most {MAX_NAME}")

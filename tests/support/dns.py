@@ -13,15 +13,18 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, SOA, A, DNSRecord
+from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, SOA, SRV, A, DNSQuestion, DNSRecord
 
 MAX_DATAGRAM = 512  # RFC 1035 4.2.1, for a query without EDNS
 DNSMASQ = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+MAX_MESSAGE = 65535  # RFC 1035 4.2.2: two bytes in front of a message over TCP tell its size
+MAX_LINKS = 40  # of a chain of aliases that has no end
 STARTED_WITHIN_S = 10.0
 
 
@@ -31,7 +34,19 @@ class Fault(Enum):
     NXDOMAIN = "nxdomain"
     EMPTY = "empty"
     SERVFAIL = "servfail"
+    REFUSED = "refused"
     DROP = "drop"
+    MALFORMED = "malformed"
+    """Bytes that are no message, after those of its id."""
+    WRONG_ID = "wrong id"
+    WRONG_QUESTION = "wrong question"
+    TRUNCATED = "truncated"
+    """The flag, over TCP too."""
+    CUT_OFF = "cut off"
+    """Truncated over UDP; over TCP the connection ends within the message."""
+
+
+_RCODES = {Fault.NXDOMAIN: RCODE.NXDOMAIN, Fault.SERVFAIL: RCODE.SERVFAIL, Fault.REFUSED: RCODE.REFUSED}
 
 
 class Query(NamedTuple):
@@ -49,7 +64,10 @@ class FaultyDns:
 
     def __init__(self) -> None:
         self.queries: list[Query] = []
+        self.mangle: Callable[[bytes], bytes] | None = None
+        """Where given, changes each answer over TCP; those over UDP are truncated then."""
         self._records: dict[str, list[RR]] = {}
+        self._glue: list[RR] = []
         self._faults: dict[tuple[str, str], Fault] = {}
         self._lock = threading.Lock()
         self._servers = _listen_twice(self)
@@ -85,10 +103,20 @@ class FaultyDns:
         with self._lock:
             self._records[name] = [RR(name, QTYPE.CNAME, rdata=CNAME(other), ttl=ttl_s)]
 
+    def serve(self, name: str, *services: tuple[int, int, int, str], ttl_s: int = 0) -> None:
+        """Give a name these SRV records (priority, weight, port, target), and none beside."""
+        with self._lock:
+            self._records[name] = [RR(name, QTYPE.SRV, rdata=SRV(*service), ttl=ttl_s) for service in services]
+
+    def come_along(self, name: str, *addresses: str, ttl_s: int = 0) -> None:
+        """Add these addresses of a name to every answer with services."""
+        with self._lock:
+            self._glue += [_record(name, address, ttl_s) for address in addresses]
+
     def fail(self, name: str, fault: Fault, *record_types: str) -> None:
         """Let queries for a name go wrong: those of these types, or all."""
         with self._lock:
-            for record_type in record_types or ("A", "AAAA"):
+            for record_type in record_types or ("A", "AAAA", "SRV"):
                 self._faults[name, record_type] = fault
 
     def heal(self, name: str) -> None:
@@ -102,9 +130,9 @@ class FaultyDns:
             return [query for query in self.queries if (query.name, query.record_type) == (name, record_type)]
 
     def answer(self, wire: bytes, over_tcp: bool) -> bytes | None:
-        """Give the reply to a message, None for silence."""
+        """Give the reply to a message, over TCP with its size in front; None for silence."""
         request = DNSRecord.parse(wire)
-        name, record_type = str(request.q.qname).rstrip("."), QTYPE[request.q.qtype]
+        name, record_type = str(request.q.qname).rstrip(".").lower(), QTYPE[request.q.qtype]
         with self._lock:
             self.queries.append(Query(time.monotonic(), name, record_type, over_tcp))
             fault = self._faults.get((name, record_type))
@@ -113,29 +141,54 @@ class FaultyDns:
         if fault is Fault.DROP:
             return None
         reply = request.reply()
-        if fault is Fault.SERVFAIL:
-            reply.header.rcode = RCODE.SERVFAIL
-        elif fault is Fault.NXDOMAIN or not (known or fault):
+        if fault in _RCODES:
+            reply.header.rcode = _RCODES[fault]
+        elif not (known or fault):
             reply.header.rcode = RCODE.NXDOMAIN
         else:
             reply.add_answer(*records)
+            if record_type == "SRV":
+                reply.add_ar(*self._glue)
         if not reply.rr:
             reply.add_auth(RR("test", QTYPE.SOA, rdata=SOA("ns.test", "admin.test", (1, 1, 1, 1, 0)), ttl=0))
-        packed: bytes = reply.pack()
-        if over_tcp or len(packed) <= MAX_DATAGRAM:
-            return packed
-        reply.rr, reply.header.tc = [], 1
-        truncated: bytes = reply.pack()
-        return truncated
+        return self._over_tcp(reply, fault) if over_tcp else self._over_udp(reply, fault)
 
-    def _chain(self, name: str, record_type: str) -> list[RR]:
+    def _over_udp(self, reply: DNSRecord, fault: Fault | None) -> bytes:
+        packed = _packed(reply, fault)
+        if len(packed) <= MAX_DATAGRAM and fault not in (Fault.TRUNCATED, Fault.CUT_OFF) and not self.mangle:
+            return packed
+        return _truncated(reply)
+
+    def _over_tcp(self, reply: DNSRecord, fault: Fault | None) -> bytes:
+        packed = _truncated(reply) if fault is Fault.TRUNCATED else _packed(reply, fault)
+        if self.mangle:
+            packed = self.mangle(packed)
+        size = struct.pack("!H", min(len(packed), MAX_MESSAGE))
+        return size + (packed[:20] if fault is Fault.CUT_OFF else packed)
+
+    def _chain(self, name: str, record_type: str, links: int = 0) -> list[RR]:
         found = []
         for record in self._records.get(name, ()):
-            if record.rtype == QTYPE.CNAME:
-                found += [record, *self._chain(str(record.rdata.label).rstrip("."), record_type)]
+            if record.rtype == QTYPE.CNAME and links < MAX_LINKS:
+                found += [record, *self._chain(str(record.rdata.label).rstrip("."), record_type, links + 1)]
             elif QTYPE[record.rtype] == record_type:
                 found.append(record)
         return found
+
+
+def _packed(reply: DNSRecord, fault: Fault | None) -> bytes:
+    if fault is Fault.WRONG_ID:
+        reply.header.id ^= 1
+    elif fault is Fault.WRONG_QUESTION:
+        reply.questions = [DNSQuestion("other.test", reply.q.qtype)]
+    packed: bytes = reply.pack()
+    return packed[:2] + b"\xff" * 30 if fault is Fault.MALFORMED else packed
+
+
+def _truncated(reply: DNSRecord) -> bytes:
+    reply.rr, reply.ar, reply.header.tc = [], [], 1
+    packed: bytes = reply.pack()
+    return packed
 
 
 def _record(name: str, address: str, ttl_s: int) -> RR:
@@ -173,7 +226,7 @@ class _StreamHandler(socketserver.StreamRequestHandler):
             return
         reply = self.server.dns.answer(self.rfile.read(struct.unpack("!H", size)[0]), over_tcp=True)
         if reply is not None:
-            self.wfile.write(struct.pack("!H", len(reply)) + reply)
+            self.wfile.write(reply)
 
 
 def _listen_twice(dns: FaultyDns) -> tuple[_Datagrams, _Streams]:
@@ -193,10 +246,10 @@ def _listen_twice(dns: FaultyDns) -> tuple[_Datagrams, _Streams]:
 class Dnsmasq:
     """A real dnsmasq on a free port of 127.0.0.1, serving a hosts file whose records have one TTL.
 
-    Check `DNSMASQ` first: it is None where dnsmasq is not installed.
+    Check `DNSMASQ` first: it is None where dnsmasq is not installed. `options` are further ones of its command line.
     """
 
-    def __init__(self, folder: Path, ttl_s: int) -> None:
+    def __init__(self, folder: Path, ttl_s: int, *options: str) -> None:
         self._hosts = folder / "records"
         self._version = 0
         self._write({})
@@ -220,6 +273,7 @@ class Dnsmasq:
                 f"--addn-hosts={self._hosts}",
                 "--log-queries",
                 f"--log-facility={self._log}",
+                *options,
             ]
         )
 

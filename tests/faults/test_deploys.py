@@ -1,0 +1,161 @@
+"""Servers that leave as they should, and sets that change all the time: nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import grpc
+import grpc.aio
+import psutil
+import pytest
+
+import grpclb_core as lb
+from grpclb_core.types import Health
+from support.load import Load
+from support.servers import (
+    CHANNEL_OPTIONS,
+    UNARY_STREAM,
+    UNARY_UNARY,
+    ChildServer,
+    EchoServer,
+    echo_servers,
+    eventually,
+)
+from support.source import Source, endpoint
+
+pytestmark = pytest.mark.anyio
+
+NOTICE_S = 0.3  # what a server gives its clients between saying that it leaves and leaving
+
+
+def by_address(channel: lb.Channel) -> dict[str, lb.EndpointSnapshot]:
+    return {one.address: one for one in channel.balancer.snapshot().endpoints}
+
+
+@pytest.mark.parametrize("how", ["deregistered", "draining"])
+async def test_a_rolling_restart_fails_no_call(how: str) -> None:
+    """All of four servers, one after the other, under 300 calls a second."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(ChildServer(name)) for name in "abcd"]
+        source = Source(endpoint(server.address) for server in servers)
+        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS) as channel:
+            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
+            async with Load(channel, rate=300).running() as load:
+                await asyncio.sleep(0.5)
+                for server in servers:
+                    others = [endpoint(one.address) for one in servers if one is not server]
+                    leaving = [endpoint(server.address, health=Health.DRAINING)] if how == "draining" else []
+                    source.set([*others, *leaving])
+                    await asyncio.sleep(NOTICE_S)
+                    await asyncio.to_thread(server.drain)
+                    server.start()
+                    source.set([*others, endpoint(server.address)])
+                    started_s = asyncio.get_running_loop().time()
+                    await load.wait_for(server.name, started_s, within_s=5)
+            assert load.failures == []
+            assert load.calls > 600
+
+
+async def test_connection_age_fails_no_call() -> None:
+    """GOAWAY: the connection ends and is made again at once (fault F4)."""
+    ages = (("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 5000))
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0), *ages))
+
+    async def echo(request: bytes, context: object) -> bytes:
+        await asyncio.sleep(0.02)
+        return b"a"
+
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("test.Echo", {"UnaryUnary": grpc.unary_unary_rpc_method_handler(echo)}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with echo_servers(1) as (other,):
+        async with lb.insecure_channel(f"ipv4:127.0.0.1:{port},{other.address}", options=CHANNEL_OPTIONS) as channel:
+            await channel.channel_ready()
+            async with Load(channel, rate=100).running() as load:
+                await asyncio.sleep(3)
+            assert load.failures == []
+            assert Counter(name for _, name in load.answered)["a"] > 20, "it is used again after each GOAWAY"
+    await server.stop(None)
+
+
+async def test_defaults_do_not_ping_too_often() -> None:
+    """A server that allows a ping every five minutes, as gRPC's do unless told otherwise, is not provoked (fault F5)."""
+    async with echo_servers(1) as (server,):
+        config = {"connection": {"keepalive_time_s": 30}}
+        async with lb.insecure_channel(f"ipv4:{server.address}", options=CHANNEL_OPTIONS, config=config) as channel:
+            stream = channel.unary_stream(UNARY_STREAM)(b"hang")
+            await eventually(lambda: server.open_calls == 1)
+            await asyncio.sleep(1)
+            assert not stream.done()
+            stream.cancel()
+
+
+async def test_a_flapping_endpoint_costs_no_connections() -> None:
+    """In and out twenty times a second (fault F6): the connections stay, and everyone gets calls."""
+    async with echo_servers(4) as servers:
+        everyone = [endpoint(server.address) for server in servers]
+        source = Source(everyone)
+        process = psutil.Process()
+        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS, policy="round_robin") as channel:
+            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
+            await channel.unary_unary(UNARY_UNARY)(b"x")
+            ports = lambda: {one.laddr.port for one in process.net_connections("tcp") if one.status == "ESTABLISHED"}  # noqa: E731
+            before = ports()
+            async with Load(channel).running() as load:
+                for turn in range(100):
+                    source.set(everyone if turn % 2 else everyone[1:])
+                    await asyncio.sleep(0.05)
+                source.set(everyone)
+                back_s = asyncio.get_running_loop().time()
+                await load.wait_for("a", back_s, within_s=2)
+            assert ports() == before
+            assert load.failures == []
+            assert set(Counter(name for _, name in load.answered)) == set("abcd")
+
+
+async def test_streams_of_an_endpoint_that_left_run_on() -> None:
+    async with echo_servers(2) as servers:
+        source = Source(endpoint(server.address) for server in servers)
+        config = {"connection": {"linger_s": 0.0, "drain_s": 1.0}}
+        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS, config=config) as channel:
+            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
+            short, long = (channel.unary_unary(UNARY_UNARY)(b"sleep:" + time) for time in (b"0.5", b"30"))
+            await eventually(lambda: sum(server.open_calls for server in servers) == 2)
+            source.set([])
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary(UNARY_UNARY)(b"x", timeout=5)
+            assert await short == b"sleep:0.5"
+            assert await asyncio.wait_for(long.code(), 5) is grpc.StatusCode.CANCELLED, "its time to drain is up"
+
+
+async def test_when_half_are_unwell_health_is_believed_and_when_more_are_it_is_not() -> None:
+    """The panic threshold (fault F7)."""
+    async with echo_servers(8) as servers:
+        source = Source()
+
+        async def served(unwell: int) -> int:
+            source.set(
+                endpoint(server.address, health=Health.UNHEALTHY if number < unwell else Health.HEALTHY)
+                for number, server in enumerate(servers)
+            )
+            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
+            before = [server.calls for server in servers]
+            for _ in range(64):
+                await channel.unary_unary(UNARY_UNARY)(b"x")
+            return sum(server.calls > count for server, count in zip(servers, before, strict=True))
+
+        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS, policy="round_robin") as channel:
+            await asyncio.sleep(0.1)
+            assert [await served(unwell) for unwell in (0, 2, 4, 5, 8)] == [8, 6, 4, 8, 8]
+
+
+async def test_two_servers_cannot_share_a_port() -> None:
+    """With grpcio's default they could, silently, and calls would die when one of them left (fault F24)."""
+    first = await EchoServer("a").start()
+    with pytest.raises(RuntimeError, match="Failed to bind"):
+        await EchoServer("b").start(port=first.port)
+    await first.stop()
