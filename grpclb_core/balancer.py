@@ -19,9 +19,11 @@ import grpc
 import grpc.aio
 
 from .config import Config, parse_config
+from .credentials import Identity
 from .endpoints import Dialer, Member, State, Subset
 from .endpoints.dial import ChannelOption
 from .errors import ResolutionError, WrongEventLoopError
+from .identity import ReloadingCredentials
 from .native import CurrentPicker, MultiCallable, RandomPicker, Slot, Ticket, View, now_ns
 from .observe import BalancerSnapshot, EndpointSnapshot
 from .policies import Policy, parse_policy
@@ -47,7 +49,7 @@ class Balancer:
 
     Args:
         target: a gRPC target string, a list of endpoints, or a resolver.
-        credentials: channel credentials for every connection; None for plaintext.
+        credentials: channel credentials for every connection, or files to read them from; None for plaintext.
         options: channel options passed on to every connection.
         compression: passed on to every connection.
         policy: a policy object or the name of one; `P2cEwma()` by default.
@@ -55,12 +57,13 @@ class Balancer:
 
     Raises:
         ConfigError: target, policy or config cannot be used.
+        IdentityError: the files of the credentials cannot be used.
     """
 
     def __init__(
         self,
         target: TargetLike,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: grpc.ChannelCredentials | ReloadingCredentials | None = None,
         options: Sequence[ChannelOption] | None = None,
         compression: grpc.Compression | None = None,
         *,
@@ -72,6 +75,11 @@ class Balancer:
         self.is_secure = credentials is not None
         self.target, self._resolver = _source(target, self.config)
         self.current = CurrentPicker(self.lost)
+        self._identity: Identity | None = None
+        if isinstance(credentials, ReloadingCredentials):
+            self._identity = Identity(credentials)
+            credentials = self._identity.credentials
+        self._verification = None if self._identity is None else self._identity.verification
         self._dialer = Dialer(credentials, options, compression, self._resolver.authority, self.config.connection)
         self._random = random.Random(self.config.seed)
         self._upkeep = Upkeep(
@@ -82,6 +90,7 @@ class Balancer:
             changed=self._publish,
             lost=self._resolver.refresh,
             forget=self._forget,
+            verify=self._verification,
         )
         self._endpoints = self._upkeep.endpoints
         self._subset = Subset(self.config.subset_size, self._random.getrandbits(64))
@@ -182,6 +191,8 @@ class Balancer:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._resolve)
+            if self._identity is not None:
+                tasks.start_soon(self._identity.follow, self._renew)
             await self._upkeep.run(tasks)
 
     def _end(self) -> None:
@@ -208,7 +219,7 @@ class Balancer:
         if self._tasks is None or self._stopping:
             return  # closed before the resolver had a chance to answer
         self._resolution = resolution
-        self._is_plain = is_plain(resolution, self.config)
+        self._is_plain = self._verification is None and is_plain(resolution, self.config)
         self._resolved = True
         self._resolver_error = None
         self._upkeep.update(self._subset.of(resolution.endpoints))
@@ -220,6 +231,10 @@ class Balancer:
         self._wake()
 
     # Connections
+
+    def _renew(self, credentials: grpc.ChannelCredentials) -> None:
+        self._dialer.credentials = credentials
+        self._upkeep.renew()
 
     def lost(self, slot: Slot) -> None:
         """Hear from a call that found the connection of a picked endpoint gone."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .config import Config
-from .endpoints import Candidate, EndpointSet, State, balanced_weights
-from .health import choose, standing
+from .endpoints import Candidate, EndpointSet, Member, State, balanced_weights
+from .health import Standing, choose, standing
 from .native import Slot
-from .types import Health, Resolution
+from .types import Health, Resolution, Verdict
 
 
 class Selection(NamedTuple):
@@ -23,16 +23,14 @@ class Selection(NamedTuple):
 def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_plain: bool) -> Selection:
     """Choose among the ready members by what is known of their health, and weigh them by priority and zone.
 
-    `is_plain` is what the function of that name said of the resolution.
+    `is_plain` tells that nothing sets one endpoint apart from another but its weight, which saves looking at each.
     """
     members = list(endpoints.members())
     ready, share = State.READY, endpoints.share  # looked up once: there may be ten thousand members
     if is_plain:
         able = [member for member in members if member.state is ready]
         return Selection([one.slot for one in able], [one.endpoint.weight * share for one in able], False)
-    standings = [
-        standing(member.endpoint.health, member.verdict) if member.state is ready else None for member in members
-    ]
+    standings = [_standing(member) for member in members]
     chosen, in_panic = choose(standings, config.panic_threshold)
     candidates = [Candidate(member.endpoint, usable) for member, usable in zip(members, chosen, strict=True)]
     home = "" if in_panic else config.locality.zone
@@ -51,3 +49,13 @@ def is_plain(resolution: Resolution, config: Config) -> bool:
         or healths.count(Health.UNKNOWN) < len(healths)
         or any(endpoint.priority for endpoint in resolution.endpoints)
     )
+
+
+def _standing(member: Member) -> Standing | None:
+    """Return where a member stands for new calls; None if it is not connected."""
+    if member.state is State.READY and member.is_trusted:
+        return standing(member.endpoint.health, member.verdict)
+    # One on its way is worth waiting for, if it will be usable; else a poor one that connects sooner would be taken.
+    is_coming = member.state in (State.CONNECTING, State.IDLE)
+    awaited = standing(member.endpoint.health, Verdict.PENDING) if is_coming else None
+    return awaited if awaited is Standing.PENDING else None

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import anyio
 import anyio.abc
@@ -15,6 +16,7 @@ import grpc.aio
 
 from .config import Config
 from .endpoints import Connection, Dialer, EndpointSet, Member, State, is_too_long
+from .errors import IdentityError
 from .health import watch_health
 from .native import Slot, now_ns
 from .types import Address, Endpoint, Verdict
@@ -31,6 +33,11 @@ POLL_EACH_S = 50e-6
 # made its endpoint look silent. So this only keeps what grpc.aio never ends from being kept for good.
 RETIREMENT_S = 3600.0
 
+
+# Time until an endpoint that is not who it should be is looked at again: gRPC's connection backoff starts there.
+VERIFY_AGAIN_S = 1.0
+
+Verify: TypeAlias = Callable[[Address], Awaitable[object]]
 
 # Numbers of connections that take the place of others, in all balancers of the process; ConnectionConfig.per_endpoint
 # keeps the others below.
@@ -50,6 +57,7 @@ class Upkeep:
         changed: called when the set of usable endpoints may be another.
         lost: called when a connection broke that was up.
         forget: called with the slot of an endpoint whose connection is no longer to be used.
+        verify: looks who listens at an address, and raises `IdentityError` if it is the wrong one.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class Upkeep:
         changed: Callable[[], None],
         lost: Callable[[], None],
         forget: Callable[[Slot], None],
+        verify: Verify | None = None,
     ) -> None:
         settings = config.connection
         self.endpoints = EndpointSet(
@@ -74,6 +83,7 @@ class Upkeep:
         self._changed = changed
         self._lost = lost
         self._forget = forget
+        self._verify = verify
         self._retired: set[Connection] = set()
         self._checks: dict[Member, anyio.CancelScope] = {}
         self._stirred = anyio.Event()
@@ -213,24 +223,43 @@ class Upkeep:
         known = (member.silence.latency_ns for member in members if member is not apart_from)
         return max((latency_ns for latency_ns in known if latency_ns is not None), default=None)
 
-    # Health
+    # Who is at the other end, and how it is
 
     def _check(self, member: Member) -> None:
-        """Ask a server about itself, over the connection it has now."""
+        """Begin to check what a new connection leads to."""
         self._stop_checking(member)
-        if self._config.health.service is not None and self._tasks is not None:
-            member.verdict = Verdict.PENDING
+        if self._tasks is not None and (self._verify is not None or self._config.health.service is not None):
+            member.is_trusted = self._verify is None
+            member.verdict = Verdict.UNKNOWN if self._config.health.service is None else Verdict.PENDING
             self._checks[member] = anyio.CancelScope()
-            self._tasks.start_soon(self._follow_health, member, self._checks[member], self._config.health.service)
+            self._tasks.start_soon(self._follow, member, self._checks[member])
 
-    async def _follow_health(self, member: Member, scope: anyio.CancelScope, service: str) -> None:
+    async def _follow(self, member: Member, scope: anyio.CancelScope) -> None:
+        """Find out who a server is, then how it is, for as long as its connection lasts."""
+
         def report(verdict: Verdict, reason: str) -> None:
             logger.info("%s: %s: %s", member.endpoint.address, verdict.value, reason)
             member.verdict = verdict
             self._changed()
 
+        channel, service = member.connection.channel, self._config.health.service
         with scope:
-            await watch_health(member.connection.channel, service, report, rng=self._rng, config=self._config.health)
+            if self._verify is not None:
+                await self._wait_for_trust(member, self._verify)
+            if service is not None:
+                await watch_health(channel, service, report, rng=self._rng, config=self._config.health)
+
+    async def _wait_for_trust(self, member: Member, verify: Verify) -> None:
+        while not member.is_trusted:
+            try:
+                await verify(member.endpoint.address)
+            except IdentityError as error:
+                member.connection.last_error = str(error)
+                logger.warning("%s; it gets no calls, and is looked at again in %s s", error, VERIFY_AGAIN_S)
+                await anyio.sleep(VERIFY_AGAIN_S)
+            else:
+                member.is_trusted = True
+                self._changed()
 
     def _stop_checking(self, member: Member) -> None:
         scope = self._checks.pop(member, None)

@@ -13,6 +13,7 @@ import grpc.aio
 from ..balancer import Balancer, TargetLike
 from ..config import Config
 from ..endpoints.dial import ChannelOption
+from ..identity import ReloadingCredentials
 from ..native import MultiCallable
 from ..policies import Policy
 from .interceptors import Continuation, routers, sort_by_arity
@@ -228,7 +229,7 @@ def insecure_channel(
 
 def secure_channel(
     target: TargetLike,
-    credentials: grpc.ChannelCredentials,
+    credentials: grpc.ChannelCredentials | ReloadingCredentials,
     options: Sequence[ChannelOption] | None = None,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
@@ -238,9 +239,11 @@ def secure_channel(
 ) -> Channel:
     """Make a balanced channel over TLS; as `insecure_channel`, with credentials.
 
-    Connections are made to addresses, but certificates are checked for the name in the target.
+    Connections are made to addresses, but certificates are checked for the name in the target. With
+    `ReloadingCredentials` they are made anew, before the old ones go, whenever the files change.
 
     Raises:
         ConfigError: target, policy or config cannot be used.
+        IdentityError: the files of the credentials cannot be used.
     """
     return Channel(Balancer(target, credentials, options, compression, policy=policy, config=config), interceptors)

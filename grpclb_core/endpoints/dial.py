@@ -37,7 +37,7 @@ class Dialer:
         authority: str | None,
         config: ConnectionConfig,
     ) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
         self._compression = compression
         chosen = tuple(options or ())
         taken = {name for name, _ in chosen}
@@ -56,9 +56,9 @@ class Dialer:
         """
         options = self._options if number == 0 else (*self._options, (NUMBER, number))
         # The factories are looked up on the module each time, because instrumentation replaces them there.
-        if self._credentials is None:
+        if self.credentials is None:
             return grpc.aio.insecure_channel(address.uri, options=options, compression=self._compression)
-        return grpc.aio.secure_channel(address.uri, self._credentials, options=options, compression=self._compression)
+        return grpc.aio.secure_channel(address.uri, self.credentials, options=options, compression=self._compression)
 
 
 def _defaults(config: ConnectionConfig) -> dict[str, object]:

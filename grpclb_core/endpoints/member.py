@@ -32,6 +32,8 @@ class Member:
         self.retired: list[Connection] = []
         self.state = State.CONNECTING
         self.verdict = Verdict.UNKNOWN
+        self.is_trusted = True
+        """Whether it is known to be who it should be, or nobody asks."""
         self.silence = Silence()
         self.is_new = False
         """Whether the last poll found another connection up than the one before did."""

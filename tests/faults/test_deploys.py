@@ -83,7 +83,7 @@ async def test_connection_age_fails_no_call() -> None:
 
 
 async def test_defaults_do_not_ping_too_often() -> None:
-    """A server that allows a ping every five minutes, as gRPC's do unless told otherwise, is not provoked (fault F5)."""
+    """A server that allows a ping every five minutes, as gRPC's do, is not provoked (fault F5)."""
     async with echo_servers(1) as (server,):
         config = {"connection": {"keepalive_time_s": 30}}
         async with lb.insecure_channel(f"ipv4:{server.address}", options=CHANNEL_OPTIONS, config=config) as channel:

@@ -51,6 +51,7 @@ class EchoServer:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> EchoServer:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._server.add_generic_rpc_handlers((self._handlers(),))
+        self.serve(self._server)
         address = host if host.startswith("unix:") else f"{host}:{port}"
         if self._credentials is None:
             self.port = self._server.add_insecure_port(address)
@@ -59,6 +60,9 @@ class EchoServer:
         self.host = host
         await self._server.start()
         return self
+
+    def serve(self, server: grpc.aio.Server) -> None:
+        """Add other services; there are none here."""
 
     async def stop(self, grace: float | None = None) -> None:
         assert self._server is not None
