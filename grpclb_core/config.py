@@ -191,8 +191,8 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """How a file of endpoints is followed."""
 
     poll_s: PositiveSeconds = 0.5
-    """Look at the file at least this often, for a change to count within a second where the kernel tells of none (network
-    file systems). It costs microseconds."""
+    """Look at the file at least this often, for a change to count within a second where the kernel tells of none
+    (network file systems). It costs microseconds."""
     settle_s: PositiveSeconds = 0.05
     """A file that changed is read once it was left alone for this long; the bytes of one write come far closer."""
     max_bytes: PositiveCount = 8 * 1024 * 1024

@@ -71,7 +71,9 @@ def ip_address(host: str, port: int, *, where: str) -> Address:
     try:
         return Address(str(ipaddress.ip_address(host)), port)
     except ValueError:
-        raise ConfigError(f"{where}: {host!r} is not an IP address; use dns:///{host}:{port} for a name") from None
+        is_name = any(character.isalpha() for character in host)
+        advice = f"use dns:///{host}:{port} for a name" if is_name else "write all four numbers, as in 127.0.0.1"
+        raise ConfigError(f"{where}: {host!r} is not an IP address; {advice}") from None
 
 
 class Health(Enum):

@@ -13,6 +13,7 @@ import grpc.aio
 from ..balancer import Balancer, TargetLike
 from ..config import Config
 from ..endpoints.dial import ChannelOption
+from ..errors import ConfigError
 from ..identity import ReloadingCredentials
 from ..native import MultiCallable
 from ..policies import Policy
@@ -246,4 +247,6 @@ def secure_channel(
         ConfigError: target, policy or config cannot be used.
         IdentityError: the files of the credentials cannot be used.
     """
+    if credentials is None:
+        raise ConfigError("credentials: None would mean plaintext; give channel credentials, or use insecure_channel()")
     return Channel(Balancer(target, credentials, options, compression, policy=policy, config=config), interceptors)

@@ -72,7 +72,7 @@ class WaitingCall(grpc.aio.Call):
         if self._failure is not None:
             if _is_local_cancellation(self._failure):
                 raise asyncio.CancelledError
-            raise self._failure
+            raise _again(self._failure)
         return self._call
 
     async def _status(self) -> Any:
@@ -218,6 +218,22 @@ def rpc_error(code: grpc.StatusCode, details: str, debug: str | None = None) -> 
     """Make the error a call ends with when it ends on this side."""
     return grpc.aio.AioRpcError(
         code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details, debug_error_string=debug
+    )
+
+
+def _again(error: BaseException) -> BaseException:
+    """Return what to raise for a failure that is kept: a fresh error, as grpc.aio raises.
+
+    One that is kept and raised gathers the traceback of everyone who waits, and with it holds the call in a cycle.
+    """
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return error
+    return grpc.aio.AioRpcError(
+        error.code(),
+        error.initial_metadata(),
+        error.trailing_metadata(),
+        details=error.details(),
+        debug_error_string=error.debug_error_string(),
     )
 
 

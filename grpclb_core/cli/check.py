@@ -10,8 +10,8 @@ from typing import Any
 
 from ..config import Config, FileConfig, parse_config
 from ..errors import ConfigError, ResolutionError
-from ..resolve.file import read_bounded
-from ..resolve.file_format import parse_document, read_endpoints
+from ..resolve.file.format import parse_document, read_endpoints
+from ..resolve.file.resolver import read_bounded
 from .text import plain
 
 # Exit status when a file cannot be used.

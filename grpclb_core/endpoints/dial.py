@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from ..config import ConnectionConfig
+from ..errors import ConfigError
 from ..types import Address
 
 ChannelOption = tuple[str, object]
@@ -40,6 +41,7 @@ class Dialer:
         self.credentials = credentials
         self._compression = compression
         chosen = tuple(options or ())
+        _check(credentials, chosen, compression)
         taken = {name for name, _ in chosen}
         added = _defaults(config)
         # The two go together: C-core refuses a call whose authority is not the name the certificate was checked for.
@@ -59,6 +61,34 @@ class Dialer:
         if self.credentials is None:
             return grpc.aio.insecure_channel(address.uri, options=options, compression=self._compression)
         return grpc.aio.secure_channel(address.uri, self.credentials, options=options, compression=self._compression)
+
+
+def _check(
+    credentials: grpc.ChannelCredentials | None,
+    options: Sequence[ChannelOption],
+    compression: grpc.Compression | None,
+) -> None:
+    """Find at once what grpc.aio would refuse when the first endpoint is dialled, in a background task.
+
+    Raises:
+        ConfigError: naming every part that cannot be used.
+    """
+    problems = []
+    if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
+        problems.append(f"credentials: expected grpc.ChannelCredentials, got {type(credentials).__name__}")
+    for option in options:
+        name, value = option
+        if not isinstance(name, (str, bytes)):
+            problems.append(f"options: {option!r}: the name is no string")
+        elif isinstance(value, int):
+            if not -(2**31) <= value < 2**31:
+                problems.append(f"options: {option!r}: the number does not fit 32 bits")
+        elif not isinstance(value, (str, bytes)) and not hasattr(value, "__int__"):
+            problems.append(f"options: {option!r}: the value is neither a number nor a string")
+    if compression is not None and not isinstance(compression, int):
+        problems.append(f"compression: expected grpc.Compression, got {compression!r}")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _defaults(config: ConnectionConfig) -> dict[str, object]:

@@ -48,7 +48,7 @@ async def watch_health(
 
     To be started when a connection is up and cancelled when it is lost, before its channel is drained or closed; the
     verdict is taken to be PENDING before the first report. Returns if the server has no health service, which is a
-    SERVING one from then on, or if the channel is closed. Whichever way it ends, no call is left open.
+    SERVING one from then on, or if the channel is found closed. Whichever way it ends, no call of it is left open.
     """
     told = _Told(report)
     failures = 0  # streams in a row that ended without an answer

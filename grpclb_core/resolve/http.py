@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,7 +59,32 @@ def http_client(base_url: str, extra: str, **options: Any) -> httpx.AsyncClient:
     if "transport" not in options:
         wire = {name: options.pop(name) for name in ("verify", "http1", "http2", "limits") if name in options}
         options["transport"] = httpx.AsyncHTTPTransport(trust_env=False, socket_options=_SOCKET_OPTIONS, **wire)
+    options.setdefault("event_hooks", {"request": [_send_plainly]})
     return httpx.AsyncClient(base_url=base_url, timeout=timeout, trust_env=False, **options)
+
+
+async def _send_plainly(request: httpx.Request) -> None:
+    """Give a request a body that is no async generator: trio complains of those when a request is cancelled halfway."""
+    request.stream = _body_class()(request.content)
+
+
+@cache
+def _body_class() -> type[Any]:
+    import httpx
+
+    class Body(httpx.AsyncByteStream):
+        def __init__(self, content: bytes) -> None:
+            self._chunks = [content]
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
+
+        async def __anext__(self) -> bytes:
+            if not self._chunks:
+                raise StopAsyncIteration
+            return self._chunks.pop()
+
+    return Body
 
 
 def require_httpx(extra: str) -> None:

@@ -25,7 +25,7 @@ MODULES = {
     "etcd": "etcd",
     "ipv4": "static",
     "ipv6": "static",
-    "srv": "srv",
+    "srv": "dns.srv",
     "k8s": "kubernetes",
     "unix": "static",
     "unix-abstract": "static",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -349,3 +350,45 @@ async def test_closing_at_the_moment_of_a_timeout(rounds: int) -> None:
     time.sleep(2 * POLL_S)  # noqa: ASYNC251 - keeps the loop from noticing
     with anyio.fail_after(5):
         await closing
+
+
+def test_no_credentials_are_not_taken_for_plaintext() -> None:
+    with pytest.raises(lb.ConfigError, match="insecure_channel"):
+        lb.secure_channel("ipv4:127.0.0.1:1", None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"options": [("grpc.x", object())]}, "neither a number nor a string"),
+        ({"options": [("grpc.x", None)]}, "neither a number nor a string"),
+        ({"options": [("grpc.x", 2**31)]}, "32 bits"),
+        ({"options": [(1, 1)]}, "the name is no string"),
+        ({"compression": "gzip"}, "expected grpc.Compression"),
+    ],
+)
+def test_what_grpc_aio_would_refuse_is_refused_at_once(arguments: dict[str, Any], says: str) -> None:
+    """It would come up in a background task otherwise, when the first endpoint is dialled."""
+    with pytest.raises(lb.ConfigError, match=says):
+        lb.insecure_channel("ipv4:127.0.0.1:1", **arguments)
+
+
+@pytest.mark.parametrize("credentials", ["x", grpc.access_token_call_credentials("token")])
+def test_credentials_of_another_kind_are_refused_at_once(credentials: Any) -> None:
+    with pytest.raises(lb.ConfigError, match=r"expected grpc\.ChannelCredentials"):
+        lb.secure_channel("ipv4:127.0.0.1:1", credentials)
+
+
+async def test_each_who_waits_for_a_failed_call_gets_an_error_of_their_own() -> None:
+    """One that is kept would gather the tracebacks of all, and keep the call in a cycle with them."""
+    async with lb.insecure_channel("ipv4:127.0.0.1:1") as channel:
+        call = channel.unary_unary(UNARY_UNARY)(b"x")
+        errors = []
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            errors.append(caught.value)
+        assert len({id(error) for error in errors}) == 3
+        assert len({str(error) for error in errors}) == 1
+        depths = [len(list(traceback.walk_tb(error.__traceback__))) for error in errors]
+        assert len(set(depths)) == 1

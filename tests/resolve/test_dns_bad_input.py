@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from grpclb_core.config import DnsConfig
 from grpclb_core.resolve import parse_target
-from grpclb_core.resolve.dns import DnsResolver
-from grpclb_core.resolve.exchange import is_modest
-from grpclb_core.resolve.lookup import RECORD_TYPES, Lookup, look_up
-from grpclb_core.resolve.resolvconf import DnsSettings
+from grpclb_core.resolve.dns.exchange import is_modest
+from grpclb_core.resolve.dns.lookup import RECORD_TYPES, Lookup, look_up
+from grpclb_core.resolve.dns.resolvconf import DnsSettings
+from grpclb_core.resolve.dns.resolver import DnsResolver
 from grpclb_core.types import Address
 from support.dns import Fault, FaultyDns
 from support.recorder import Recorder

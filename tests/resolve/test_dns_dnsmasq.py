@@ -10,7 +10,7 @@ import pytest
 
 from grpclb_core.config import DnsConfig
 from grpclb_core.resolve import parse_target
-from grpclb_core.resolve.dns import DnsResolver
+from grpclb_core.resolve.dns.resolver import DnsResolver
 from support.dns import DNSMASQ, Dnsmasq
 from support.recorder import Recorder
 

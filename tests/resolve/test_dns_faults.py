@@ -15,9 +15,9 @@ import pytest
 
 from grpclb_core.config import Config, DnsConfig
 from grpclb_core.resolve import parse_target, resolver_for
-from grpclb_core.resolve.dns import MAX_ENDPOINTS, DnsResolver
-from grpclb_core.resolve.hosts import HostsFile
-from grpclb_core.resolve.lookup import SECOND_ANSWER_S
+from grpclb_core.resolve.dns.hosts import HostsFile
+from grpclb_core.resolve.dns.lookup import SECOND_ANSWER_S
+from grpclb_core.resolve.dns.resolver import MAX_ENDPOINTS, DnsResolver
 from support.dns import Fault, FaultyDns
 from support.recorder import Recorder
 

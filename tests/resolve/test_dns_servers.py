@@ -11,8 +11,8 @@ import pytest
 
 from grpclb_core.config import DnsConfig
 from grpclb_core.resolve import parse_target
-from grpclb_core.resolve.dns import DnsResolver
-from grpclb_core.resolve.hosts import HostsFile
+from grpclb_core.resolve.dns.hosts import HostsFile
+from grpclb_core.resolve.dns.resolver import DnsResolver
 from support.dns import DNSMASQ, Dnsmasq, Fault, FaultyDns
 from support.recorder import Recorder
 

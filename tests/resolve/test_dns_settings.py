@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grpclb_core.errors import ResolutionError
-from grpclb_core.resolve.resolvconf import (
+from grpclb_core.resolve.dns.resolvconf import (
     MAX_SIZE,
     TRY_S,
     DnsSettings,

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from grpclb_core.config import DnsConfig, parse_config
 from grpclb_core.errors import ConfigError
 from grpclb_core.resolve import parse_target
-from grpclb_core.resolve.dns import DnsResolver
-from grpclb_core.resolve.flights import shared
-from grpclb_core.resolve.lookup import RECORD_TYPES, look_up
-from grpclb_core.resolve.pace import MAX_KEYS, Pace
-from grpclb_core.resolve.resolvconf import DnsSettings
+from grpclb_core.resolve.dns.flights import shared
+from grpclb_core.resolve.dns.lookup import RECORD_TYPES, look_up
+from grpclb_core.resolve.dns.pace import MAX_KEYS, Pace
+from grpclb_core.resolve.dns.resolvconf import DnsSettings
+from grpclb_core.resolve.dns.resolver import DnsResolver
 from grpclb_core.types import Address
 from support.dns import Fault, FaultyDns
 from support.recorder import Recorder

@@ -15,8 +15,9 @@ import pytest
 
 from grpclb_core.config import Config, FileConfig
 from grpclb_core.errors import TargetError
-from grpclb_core.resolve import file_watch, parse_target, resolver_for
-from grpclb_core.resolve.file import FileResolver, path_of
+from grpclb_core.resolve import parse_target, resolver_for
+from grpclb_core.resolve.file import watch as file_watch
+from grpclb_core.resolve.file.resolver import FileResolver, path_of
 from support.recorder import Recorder
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpclb_core.errors import ConfigError
-from grpclb_core.resolve import file_format
-from grpclb_core.resolve.file_format import MOST_PROBLEMS, parse_document, read_endpoints
+from grpclb_core.resolve.file import format as file_format
+from grpclb_core.resolve.file.format import MOST_PROBLEMS, parse_document, read_endpoints
 from grpclb_core.types import Address, Endpoint, Health, Locality
 
 PROMPT_S = 5.0  # bad input takes milliseconds, minutes where it is looked at again and again

@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from grpclb_core.resolve import file_watch
-from grpclb_core.resolve.file_watch import Watch, directories_of
+from grpclb_core.resolve.file import watch as file_watch
+from grpclb_core.resolve.file.watch import Watch, directories_of
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grpclb_core.resolve.hosts import HostsFile, loopback
+from grpclb_core.resolve.dns.hosts import HostsFile, loopback
 
 
 @pytest.fixture

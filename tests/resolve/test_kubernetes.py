@@ -11,10 +11,11 @@ import pytest
 
 from grpclb_core.config import Config, KubernetesConfig
 from grpclb_core.errors import ConfigError, TargetError
-from grpclb_core.resolve import kubernetes_api, parse_target, resolver_for
-from grpclb_core.resolve.kubernetes import KubernetesResolver
-from grpclb_core.resolve.kubernetes_cluster import Cluster
-from grpclb_core.resolve.kubernetes_target import parse_kubernetes
+from grpclb_core.resolve import parse_target, resolver_for
+from grpclb_core.resolve.kubernetes import api as kubernetes_api
+from grpclb_core.resolve.kubernetes.cluster import Cluster
+from grpclb_core.resolve.kubernetes.resolver import KubernetesResolver
+from grpclb_core.resolve.kubernetes.target import parse_kubernetes
 from grpclb_core.types import Health
 from support.kubernetes import ApiServer, endpoint, endpoint_slice
 from support.recorder import Recorder

@@ -17,10 +17,10 @@ import yaml
 
 from grpclb_core.config import KubernetesConfig
 from grpclb_core.errors import ConfigError
-from grpclb_core.resolve.kubernetes import KubernetesResolver
-from grpclb_core.resolve.kubernetes_api import cluster_tls
-from grpclb_core.resolve.kubernetes_cluster import Cluster, find_cluster, read_kubeconfig, read_service_account
-from grpclb_core.resolve.kubernetes_target import parse_kubernetes
+from grpclb_core.resolve.kubernetes.api import cluster_tls
+from grpclb_core.resolve.kubernetes.cluster import Cluster, find_cluster, read_kubeconfig, read_service_account
+from grpclb_core.resolve.kubernetes.resolver import KubernetesResolver
+from grpclb_core.resolve.kubernetes.target import parse_kubernetes
 from support.kubernetes import ApiServer, endpoint_slice
 from support.recorder import Recorder
 

@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from grpclb_core.config import KubernetesConfig
-from grpclb_core.resolve import kubernetes_api
-from grpclb_core.resolve.kubernetes import KubernetesResolver
-from grpclb_core.resolve.kubernetes_api import ExpiredError, RelistError, cluster_tls, open_api
-from grpclb_core.resolve.kubernetes_cluster import Cluster, find_cluster
-from grpclb_core.resolve.kubernetes_target import parse_kubernetes
+from grpclb_core.resolve.kubernetes import api as kubernetes_api
+from grpclb_core.resolve.kubernetes.api import ExpiredError, RelistError, cluster_tls, open_api
+from grpclb_core.resolve.kubernetes.cluster import Cluster, find_cluster
+from grpclb_core.resolve.kubernetes.resolver import KubernetesResolver
+from grpclb_core.resolve.kubernetes.target import parse_kubernetes
 from grpclb_core.types import Health, Locality
 from support.kubernetes import ApiServer, Json, endpoint, endpoint_slice
 from support.recorder import Recorder

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from grpclb_core.errors import ResolutionError
 from grpclb_core.resolve.http import decode_json
-from grpclb_core.resolve.kubernetes_slices import MAX_ENDPOINTS, Slice, SliceObject, health_of, merge, read_slice
+from grpclb_core.resolve.kubernetes.slices import MAX_ENDPOINTS, Slice, SliceObject, health_of, merge, read_slice
 from grpclb_core.types import Address, Endpoint, Health, Locality
 from support.kubernetes import Json, endpoint, endpoint_slice
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpclb_core.errors import TargetError
-from grpclb_core.resolve.kubernetes_target import KubernetesTarget, parse_kubernetes
+from grpclb_core.resolve.kubernetes.target import KubernetesTarget, parse_kubernetes
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from grpclb_core.config import Config, DnsConfig
 from grpclb_core.errors import TargetError
 from grpclb_core.resolve import parse_target, resolver_for
-from grpclb_core.resolve.lookup import Service
-from grpclb_core.resolve.srv import (
+from grpclb_core.resolve.dns.lookup import Service
+from grpclb_core.resolve.dns.srv import (
     MAX_TARGETS,
     ZERO_WEIGHT,
     ServiceName,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from grpclb_core.config import DnsConfig
 from grpclb_core.resolve import parse_target
-from grpclb_core.resolve.dns import DnsResolver
+from grpclb_core.resolve.dns.resolver import DnsResolver
 from support.dns import Fault, FaultyDns
 
 NAME = "greeter.test"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from grpclb_core.config import FileConfig
-from grpclb_core.resolve.file import FileResolver
+from grpclb_core.resolve.file.resolver import FileResolver
 
 FAST = FileConfig(poll_s=0.2, settle_s=0.01)
 

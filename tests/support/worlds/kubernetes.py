@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from grpclb_core.config import KubernetesConfig
-from grpclb_core.resolve.kubernetes import KubernetesResolver
-from grpclb_core.resolve.kubernetes_cluster import Cluster
-from grpclb_core.resolve.kubernetes_target import parse_kubernetes
+from grpclb_core.resolve.kubernetes.cluster import Cluster
+from grpclb_core.resolve.kubernetes.resolver import KubernetesResolver
+from grpclb_core.resolve.kubernetes.target import parse_kubernetes
 from support.kubernetes import ApiServer, endpoint_slice
 
 FAST = KubernetesConfig(min_backoff_s=0.05, max_backoff_s=0.1, timeout_s=5.0)

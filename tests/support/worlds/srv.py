@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from grpclb_core.config import DnsConfig
-from grpclb_core.resolve.srv import SrvResolver, parse_service
+from grpclb_core.resolve.dns.srv import SrvResolver, parse_service
 from support.dns import Fault, FaultyDns
 
 NAME = "_grpc._tcp.greeter.test"

@@ -13,7 +13,7 @@ import re
 
 import msgspec
 
-from ..errors import TargetError
+from ...errors import TargetError
 
 # RFC 1123 labels in lower case: what Kubernetes allows for services, namespaces and the ports of EndpointSlices.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

@@ -22,8 +22,8 @@ import dns.rdatatype
 import dns.resolver
 import msgspec
 
-from ..config import DnsConfig
-from ..types import Address
+from ...config import DnsConfig
+from ...types import Address
 from . import exchange
 from .flights import shared
 from .pace import Pace

@@ -15,7 +15,7 @@ from typing import TypeVar
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from ..types import Address
+from ...types import Address
 
 ReplyT = TypeVar("ReplyT")
 

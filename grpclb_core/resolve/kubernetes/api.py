@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
-from ..errors import ConfigError, ResolutionError
-from .http import CONNECT_TIMEOUT_S, bounded_lines, decode_json, http_client, http_faults, read_bounded
-from .kubernetes_cluster import Cluster
-from .kubernetes_slices import Metadata, Slice, SliceObject, read_slice
-from .kubernetes_target import KubernetesTarget
+from ...errors import ConfigError, ResolutionError
+from ..http import CONNECT_TIMEOUT_S, bounded_lines, decode_json, http_client, http_faults, read_bounded
+from .cluster import Cluster
+from .slices import Metadata, Slice, SliceObject, read_slice
+from .target import KubernetesTarget
 
 if TYPE_CHECKING:
     import httpx

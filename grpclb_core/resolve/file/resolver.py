@@ -24,15 +24,15 @@ from urllib.parse import unquote_to_bytes
 
 import anyio
 
-from ..config import Config, FileConfig
-from ..errors import ConfigError, ResolutionError, TargetError
-from ..types import Endpoint, Resolution
-from .file_format import parse_document, read_endpoints, require_format
-from .file_watch import Watch, directories_of
-from .target import Target
+from ...config import Config, FileConfig
+from ...errors import ConfigError, ResolutionError, TargetError
+from ...types import Endpoint, Resolution
+from ..target import Target
+from .format import parse_document, read_endpoints, require_format
+from .watch import Watch, directories_of
 
 if TYPE_CHECKING:
-    from . import Resolver, Sink
+    from .. import Resolver, Sink
 
 MAX_SETTLE = 10  # times `settle_s`: a file that is written to without pause is read all the same
 _VERSION_DIGITS = 12  # of SHA-256, to be read by people; 48 bits tell the states of one file apart

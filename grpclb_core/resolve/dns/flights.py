@@ -20,7 +20,7 @@ class _Flight(Generic[ResultT]):
         self.results: list[ResultT] = []  # one, unless who flew it was cancelled or failed
 
 
-_flights: RunVar[dict[Hashable, _Flight[object]]] = RunVar("grpclb_core.resolve.flights")
+_flights: RunVar[dict[Hashable, _Flight[object]]] = RunVar("grpclb_core.resolve.dns.flights")
 
 
 async def shared(key: Hashable, work: Callable[[], Awaitable[ResultT]]) -> ResultT:

@@ -19,8 +19,8 @@ from typing import TypeVar
 
 import msgspec
 
-from ..config import KubernetesConfig
-from ..errors import ConfigError
+from ...config import KubernetesConfig
+from ...errors import ConfigError
 
 # https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")

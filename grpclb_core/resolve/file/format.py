@@ -22,10 +22,10 @@ from typing import Annotated, NoReturn
 
 import msgspec
 
-from ..config import parse_struct
-from ..errors import ConfigError
-from ..types import Address, Endpoint, Health, Locality
-from .target import parse_target
+from ...config import parse_struct
+from ...errors import ConfigError
+from ...types import Address, Endpoint, Health, Locality
+from ..target import parse_target
 
 SUFFIXES = (".json", ".toml")
 

@@ -23,18 +23,18 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
-from ..config import Config, KubernetesConfig
-from ..errors import ConfigError, ResolutionError
-from .http import require_httpx
-from .kubernetes_api import Api, ExpiredError, open_api
-from .kubernetes_cluster import Cluster, find_cluster
-from .kubernetes_state import Known
-from .kubernetes_target import KubernetesTarget, parse_kubernetes
-from .schedule import backoff_s
-from .target import Target
+from ...config import Config, KubernetesConfig
+from ...errors import ConfigError, ResolutionError
+from ..http import require_httpx
+from ..schedule import backoff_s
+from ..target import Target
+from .api import Api, ExpiredError, open_api
+from .cluster import Cluster, find_cluster
+from .state import Known
+from .target import KubernetesTarget, parse_kubernetes
 
 if TYPE_CHECKING:
-    from . import Resolver, Sink
+    from .. import Resolver, Sink
 
 STEADY_S = 1.0  # a watch that lasted so long was no failure, though it told nothing
 

@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
-from ..config import Config, DnsConfig
-from ..errors import TargetError
-from ..types import Address, Endpoint, ip_address
-from .dns import remembered, source_of
+from ...config import Config, DnsConfig
+from ...errors import TargetError
+from ...types import Address, Endpoint, ip_address
+from ..target import MAX_NAME, Target, ascii_name, is_number, parse_server
 from .lookup import RECORD_TYPES, Answer, Lookup, Service, look_up
 from .polling import Finding, Known, PolledResolver
 from .resolvconf import RESOLV_CONF, DnsSettings, read_settings
-from .target import MAX_NAME, Target, ascii_name, is_number, parse_server
+from .resolver import remembered, source_of
 
 if TYPE_CHECKING:
-    from . import Resolver
+    from .. import Resolver
 
 MAX_TARGETS = 1000
 """Host names followed, those of the first priorities: each may cost two queries at every look."""

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio
 import msgspec
 
-from ..config import DnsConfig
-from ..errors import ResolutionError
-from ..types import Endpoint, Resolution
-from .schedule import backoff_s, next_wait_s
+from ...config import DnsConfig
+from ...errors import ResolutionError
+from ...types import Endpoint, Resolution
+from ..schedule import backoff_s, next_wait_s
 
 if TYPE_CHECKING:
-    from . import Sink
+    from .. import Sink
 
 MAX_ENDPOINTS = 10_000  # beyond is ignored. A DNS message of 64 KiB holds 4 000 A records; a hosts file has no bound.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..errors import ResolutionError
-from ..types import Endpoint, Resolution
-from .kubernetes_api import MAX_SLICES, Change, RelistError
-from .kubernetes_slices import Slice, merge
+from ...errors import ResolutionError
+from ...types import Endpoint, Resolution
+from .api import MAX_SLICES, Change, RelistError
+from .slices import Slice, merge
 
 if TYPE_CHECKING:
-    from . import Sink
+    from .. import Sink
 
 
 class Known:

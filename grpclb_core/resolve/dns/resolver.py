@@ -16,17 +16,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..config import Config, DnsConfig
-from ..types import Address, Endpoint, ip_address
+from ...config import Config, DnsConfig
+from ...types import Address, Endpoint, ip_address
+from ..static import NoResolver, StaticResolver
+from ..target import Target
 from .hosts import HostsFile, loopback
 from .lookup import RECORD_TYPES, Lookup, look_up
 from .polling import MAX_ENDPOINTS, Finding, Known, PolledResolver
 from .resolvconf import RESOLV_CONF, read_settings
-from .static import NoResolver, StaticResolver
-from .target import Target
 
 if TYPE_CHECKING:
-    from . import Resolver
+    from .. import Resolver
 
 __all__ = ["MAX_ENDPOINTS", "DnsResolver", "make_resolver", "remembered", "source_of"]
 

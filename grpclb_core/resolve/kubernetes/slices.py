@@ -20,8 +20,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ..errors import ConfigError, ResolutionError
-from ..types import Endpoint, Health, Locality, ip_address
+from ...errors import ConfigError, ResolutionError
+from ...types import Endpoint, Health, Locality, ip_address
 
 MAX_ENDPOINTS = 10_000  # beyond is ignored, as in every resolver of this room
 _SHOWN = 3  # problems and ports that a message repeats

@@ -11,9 +11,9 @@ import socket
 
 import msgspec
 
-from ..errors import ConfigError, ResolutionError
-from ..types import Address, ip_address
-from .target import DNS_PORT, MAX_NAME
+from ...errors import ConfigError, ResolutionError
+from ...types import Address, ip_address
+from ..target import DNS_PORT, MAX_NAME
 
 RESOLV_CONF = "/etc/resolv.conf"
 MAX_SIZE = 64 * 1024
