@@ -9,7 +9,17 @@
 """
 
 from .aio import Balancer, Channel, Codec, insecure_channel, secure_channel
-from .config import Config, ConnectionConfig, DnsConfig, FileConfig, HealthConfig, KubernetesConfig, XdsConfig
+from .config import (
+    Config,
+    ConnectionConfig,
+    ConsulConfig,
+    DnsConfig,
+    EtcdConfig,
+    FileConfig,
+    HealthConfig,
+    KubernetesConfig,
+    XdsConfig,
+)
 from .errors import (
     CodecError,
     ConfigError,
@@ -23,7 +33,7 @@ from .errors import (
 from .identity import ReloadingCredentials
 from .observe import BalancerSnapshot, EndpointSnapshot
 from .policies import LeastRequest, P2cEwma, Policy, Random, RoundRobin
-from .types import Address, Endpoint, Outcome, Resolution
+from .types import Address, Drop, Endpoint, Health, Locality, Outcome, Resolution
 
 __all__ = [
     "Address",
@@ -35,15 +45,20 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConnectionConfig",
+    "ConsulConfig",
     "DnsConfig",
+    "Drop",
     "Endpoint",
     "EndpointSnapshot",
+    "EtcdConfig",
     "FileConfig",
     "GrpclbError",
+    "Health",
     "HealthConfig",
     "IdentityError",
     "KubernetesConfig",
     "LeastRequest",
+    "Locality",
     "NativeModuleError",
     "Outcome",
     "P2cEwma",

@@ -219,6 +219,7 @@ class Balancer:
         if self._tasks is None or self._stopping:
             return  # closed before the resolver had a chance to answer
         self._resolution = resolution
+        self.current.sheds = bool(resolution.drops)
         self._is_plain = self._verification is None and is_plain(resolution, self.config)
         self._resolved = True
         self._resolver_error = None
@@ -302,6 +303,16 @@ class Balancer:
         """Return a member whose connection fails, for a call to learn there what is wrong; None if there is none."""
         members = [member for member in self._endpoints.members() if member.state is State.FAILING]
         return self._random.choice(members) if members else None
+
+    def shed(self) -> str | None:
+        """Tell whether the next call is to be dropped: the category of the control plane that says so, or None.
+
+        Categories are drawn for one after the other, as EDS has it.
+        """
+        for drop in self._resolution.drops:
+            if self._random.random() < drop.fraction:
+                return drop.category
+        return None
 
     def open_ticket(self, member: Member) -> Ticket:
         """Open a ticket on one member, whatever a policy would choose."""

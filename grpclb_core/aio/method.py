@@ -121,12 +121,20 @@ class Method:
         if arguments.credentials is not None and not self.balancer.is_secure:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
         self.balancer.start()
+        category = self.balancer.shed()
+        if category is not None:
+            start = self.balancer.await_start(_drop(f"{self.balancer.target}: dropped, as {category!r} asks for"))
+            return self.arity.waiting_call(start, None)
         call = multi_callable.start(*arguments)
         if call is not None:
             return call
         deadline_s = None if arguments.timeout is None else asyncio.get_running_loop().time() + arguments.timeout
         start = self.balancer.await_start(_start(self.balancer, multi_callable, arguments, deadline_s))
         return self.arity.waiting_call(start, deadline_s)
+
+
+async def _drop(why: str) -> Any:
+    raise rpc_error(grpc.StatusCode.UNAVAILABLE, why)
 
 
 async def _start(

@@ -14,6 +14,7 @@ from .ticket import Ticket
 class CurrentPicker:
     def __init__(self, lost: Callable[[Slot], None]) -> None: ...
     picker: Picker | None
+    sheds: bool
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None: ...
     @loop.setter

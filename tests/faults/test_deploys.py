@@ -13,6 +13,7 @@ import pytest
 
 import grpclb_core as lb
 from grpclb_core.types import Health
+from support.fleet import is_share
 from support.load import Load
 from support.servers import (
     CHANNEL_OPTIONS,
@@ -159,3 +160,25 @@ async def test_two_servers_cannot_share_a_port() -> None:
     with pytest.raises(RuntimeError, match="Failed to bind"):
         await EchoServer("b").start(port=first.port)
     await first.stop()
+
+
+async def test_what_a_control_plane_wants_dropped_is_dropped() -> None:
+    """Each category is drawn for on its own: of a half and a half, a quarter is left (EDS `drop_overloads`)."""
+    async with echo_servers(2) as servers:
+        source = Source()
+        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS, config={"seed": 1}) as channel:
+            channel.get_state(try_to_connect=True)
+            await asyncio.sleep(0.05)
+            everyone = [endpoint(server.address) for server in servers]
+            source.set(everyone, lb.Drop("throttle", 0.5), lb.Drop("lb", 0.5))
+            await channel.channel_ready()
+            calls = [channel.unary_unary(UNARY_UNARY)(b"x", wait_for_ready=True) for _ in range(400)]
+            codes = Counter([await call.code() for call in calls])
+            assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+            assert is_share(codes[grpc.StatusCode.OK], 400, 0.25)
+            assert sum(server.calls for server in servers) == codes[grpc.StatusCode.OK]
+            (why, *_) = [await call.details() for call in calls if await call.code() is grpc.StatusCode.UNAVAILABLE]
+            assert "dropped, as '" in why
+            source.set(everyone)
+            assert await channel.unary_unary(UNARY_UNARY)(b"x") == b"x"
+            assert all(one.in_flight == 0 for one in by_address(channel).values())

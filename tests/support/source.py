@@ -8,7 +8,7 @@ import anyio
 
 from grpclb_core.errors import ResolutionError
 from grpclb_core.resolve import Sink
-from grpclb_core.types import Address, Endpoint, Resolution
+from grpclb_core.types import Address, Drop, Endpoint, Resolution
 
 
 def endpoint(address: str, **fields: object) -> Endpoint:
@@ -31,10 +31,10 @@ class Source:
         self.set(self.endpoints)
         await anyio.sleep_forever()
 
-    def set(self, endpoints: Iterable[Endpoint]) -> None:
+    def set(self, endpoints: Iterable[Endpoint], *drops: Drop) -> None:
         self.endpoints = tuple(endpoints)
         if self._sink is not None:
-            self._sink.update(Resolution(self.endpoints))
+            self._sink.update(Resolution(self.endpoints, drops=drops))
 
     def fail(self, reason: str) -> None:
         assert self._sink is not None

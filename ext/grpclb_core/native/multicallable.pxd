@@ -6,6 +6,7 @@ from grpclb_core.native.ticket cimport Ticket
 
 cdef class CurrentPicker:
     cdef public Picker picker  # None while no endpoint can take a call
+    cdef public bint sheds  # whether some calls are to fail before a pick
     cdef object lost
     cdef object is_running
     cdef unsigned long thread

@@ -54,7 +54,8 @@ cdef class MultiCallable:
         bind: given the slot of an endpoint, returns this method's multi-callable on the endpoint's channel, and the
             channel's `get_state`.
         otherwise: takes the calls that cannot start at once: the channel is closed or not started, has interceptors,
-            is used from another loop, or no endpoint is ready. Called with this object and the six call arguments.
+            sheds calls, is used from another loop, or no endpoint is ready. Called with this object and the six call
+            arguments.
         interceptors: the channel's live list; the fast path is for channels without any.
         timed: whether the length of a call says how fast its server is.
     """
@@ -82,7 +83,7 @@ cdef class MultiCallable:
     cdef object call(self, object request, object timeout, object metadata, object credentials,
                      object wait_for_ready, object compression):
         cdef object started
-        if not self.interceptors and self.current.is_in_its_loop():
+        if not self.interceptors and not self.current.sheds and self.current.is_in_its_loop():
             started = self.send(request, timeout, metadata, credentials, wait_for_ready, compression)
             if started is not None:
                 return started
