@@ -22,7 +22,7 @@ from .config import Config, parse_config
 from .credentials import Identity
 from .endpoints import Dialer, Member, State, Subset
 from .endpoints.dial import ChannelOption
-from .errors import ResolutionError, WrongEventLoopError
+from .errors import ConfigError, ResolutionError, WrongEventLoopError
 from .identity import ReloadingCredentials
 from .native import CurrentPicker, MultiCallable, RandomPicker, Slot, Ticket, View, now_ns
 from .observe import BalancerSnapshot, EndpointSnapshot
@@ -97,6 +97,7 @@ class Balancer:
         self._resolution = Resolution(())
         self._is_plain = True
         self._in_panic = False
+        self._panics = 0
         self._resolved = False
         self._resolver_error: ResolutionError | None = None
         self._closed = False
@@ -258,6 +259,7 @@ class Balancer:
     def _publish(self) -> None:
         """Put a picker over the ready endpoints in place of the one before."""
         selection = select(self._endpoints, self._resolution, self.config, self._is_plain)
+        self._panics += selection.in_panic and not self._in_panic
         self._in_panic = selection.in_panic
         if selection.slots:
             view = View(selection.slots, selection.weights)
@@ -331,12 +333,16 @@ class Balancer:
     def snapshot(self) -> BalancerSnapshot:
         """Return the state at this moment as plain values."""
         now = now_ns()
+        members = (*self._endpoints.members(), *self._endpoints.draining())
         return BalancerSnapshot(
             target=self.target,
             policy=self.policy.name,
             state=self.state.name.lower(),
             resolver_error=str(self._resolver_error) if self._resolver_error else None,
-            endpoints=tuple(_snapshot(member, now, self.policy.decay_s) for member in self._endpoints.members()),
+            known=len(self._resolution.endpoints),
+            in_panic=self._in_panic,
+            panics=self._panics,
+            endpoints=tuple(_snapshot(member, now, self.policy.decay_s) for member in members),
         )
 
 
@@ -346,6 +352,9 @@ def _source(target: TargetLike, config: Config) -> tuple[str, Resolver]:
         return target, resolver_for(parse_target(target), config)
     if isinstance(target, Resolver):
         return f"{type(target).__name__}:{target.authority or ''}", target
+    if not isinstance(target, Iterable):
+        kind = type(target).__name__
+        raise ConfigError(f"target: expected a string, a list of endpoints or a resolver, got {kind}: {target!r}")
     resolver = StaticResolver(target)
     return "static:" + ",".join(str(endpoint.address) for endpoint in resolver.endpoints), resolver
 
@@ -356,6 +365,10 @@ def _snapshot(member: Member, now: int, decay_s: float) -> EndpointSnapshot:
         address=str(member.endpoint.address),
         weight=member.endpoint.weight,
         state=member.state.value,
+        priority=member.endpoint.priority,
+        zone=member.endpoint.locality.zone,
+        health=member.endpoint.health.value,
+        verdict=member.verdict.value,
         in_flight=slot.in_flight,
         streams=slot.streams,
         picks=slot.picks,

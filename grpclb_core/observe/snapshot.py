@@ -11,7 +11,13 @@ class EndpointSnapshot(msgspec.Struct, frozen=True):
     address: str
     weight: float
     state: str
-    """Connectivity as gRPC names it, in lower case."""
+    """Where it stands in its life: connecting, ready, idle, failing or draining."""
+    priority: int
+    zone: str
+    health: str
+    """What the source of endpoints says of it."""
+    verdict: str
+    """What active checking says of it."""
     in_flight: int
     streams: int
     picks: int
@@ -34,4 +40,17 @@ class BalancerSnapshot(msgspec.Struct, frozen=True):
     state: str
     resolver_error: str | None
     """The last lookup's fault; None while the last lookup succeeded."""
+    known: int
+    """How many endpoints the source lists; of a large set, only a part is connected to."""
+    in_panic: bool
+    """Whether so many endpoints are unwell that health is not believed."""
+    panics: int
+    """How often that began."""
     endpoints: tuple[EndpointSnapshot, ...]
+    """Those connected to, and those that left and still have a connection."""
+
+    @property
+    def coverage(self) -> float:
+        """The share of the listed endpoints that this client connects to; 1 if there are none."""
+        connected = {endpoint.address for endpoint in self.endpoints if endpoint.state != "draining"}
+        return min(1.0, len(connected) / self.known) if self.known else 1.0

@@ -182,3 +182,27 @@ async def test_what_a_control_plane_wants_dropped_is_dropped() -> None:
             source.set(everyone)
             assert await channel.unary_unary(UNARY_UNARY)(b"x") == b"x"
             assert all(one.in_flight == 0 for one in by_address(channel).values())
+
+
+async def test_a_snapshot_tells_how_much_of_the_set_is_connected_to_and_whether_health_is_believed() -> None:
+    async with echo_servers(4) as servers:
+        source = Source(endpoint(server.address, health=Health.UNHEALTHY) for server in servers)
+        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS, config={"subset_size": 3}) as channel:
+            await channel.channel_ready()
+            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
+            snapshot = channel.balancer.snapshot()
+            assert (snapshot.known, len(snapshot.endpoints), snapshot.coverage) == (4, 3, 0.75)
+            assert (snapshot.in_panic, snapshot.panics) == (True, 1)
+            assert {one.health for one in snapshot.endpoints} == {"unhealthy"}
+            source.set(endpoint(server.address) for server in servers[:2])
+            await asyncio.sleep(0.05)
+            snapshot = channel.balancer.snapshot()
+            assert (snapshot.known, snapshot.coverage) == (2, 1.0)
+            assert (snapshot.in_panic, snapshot.panics) == (False, 1)
+            assert sorted(one.state for one in snapshot.endpoints).count("draining") >= 1
+
+
+@pytest.mark.parametrize("target", [42, object()])
+def test_what_is_no_target_is_refused(target: object) -> None:
+    with pytest.raises(lb.ConfigError, match="expected a string, a list of endpoints or a resolver"):
+        lb.insecure_channel(target)  # type: ignore[arg-type]
