@@ -16,6 +16,7 @@ import anyio
 import grpc
 import grpc.aio
 
+from ..backoff import backoff_s
 from ..config import HealthConfig
 from ..types import Verdict
 from .codec import WATCH, ServingStatus, decode_response, encode_request
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     _Call: TypeAlias = "grpc.aio.UnaryStreamCall[bytes, bytes]"
-
-# gRPC's connection backoff, which A17 uses too: https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
-MULTIPLIER = 1.6
-JITTER = 0.2
-_MAX_ATTEMPT = 100  # 1.6 ** 100 s is beyond every ceiling, and no overflow
 
 LET_GO_S = 1.0
 """A call that was cancelled ends within a turn or two of the event loop; past this it is not waited for."""
@@ -74,9 +70,7 @@ def pause_s(failures: int, lasted_s: float, config: HealthConfig, random: float)
         lasted_s: how long this one was open. After an answer the next one follows at once, yet no two begin within the
             first backoff of each other.
     """
-    grown_s = config.initial_backoff_s * MULTIPLIER ** min(max(failures - 1, 0), _MAX_ATTEMPT)
-    # The ceiling holds for the jittered wait, so that clients spread there too.
-    wait_s = min(grown_s, config.max_backoff_s / (1 + JITTER)) * (1 + JITTER * (2 * random - 1))
+    wait_s = backoff_s(max(failures - 1, 0), config.initial_backoff_s, config.max_backoff_s, random)
     return wait_s if failures else max(0.0, wait_s - lasted_s)
 
 

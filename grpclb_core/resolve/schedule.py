@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from .. import backoff
 from ..config import DnsConfig
 
-# gRPC's connection backoff, https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
-INITIAL_BACKOFF_S = 1.0
-MULTIPLIER = 1.6
-JITTER = 0.2
-_MAX_ATTEMPT = 100  # 1.6 ** 100 s is beyond every ceiling, and no overflow
+INITIAL_BACKOFF_S = 1.0  # gRPC connection backoff
 
 LARGEST_JITTER = 0.1  # of the wait, as `DnsConfig.jitter_s` promises: a TTL of 1 s is honoured to a tenth
 
@@ -24,6 +21,4 @@ def backoff_s(attempt: int, floor_s: float, ceiling_s: float, random: float) -> 
 
     The ceiling holds for the jittered wait: it is lowered beforehand, so that clients spread there too.
     """
-    grown_s = INITIAL_BACKOFF_S * MULTIPLIER ** min(attempt, _MAX_ATTEMPT)
-    wait_s = min(grown_s, ceiling_s / (1 + JITTER))
-    return max(floor_s, wait_s * (1 + JITTER * (2 * random - 1)))
+    return max(floor_s, backoff.backoff_s(attempt, INITIAL_BACKOFF_S, ceiling_s, random))

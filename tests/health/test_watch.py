@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grpclb_core.backoff import JITTER
 from grpclb_core.config import HealthConfig
 from grpclb_core.health import watch_health
-from grpclb_core.health.watch import JITTER, pause_s
+from grpclb_core.health.watch import pause_s
 from grpclb_core.types import Verdict
 from support.health import (
     CHANNEL_OPTIONS,
