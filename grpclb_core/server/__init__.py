@@ -1,0 +1,14 @@
+"""What do Python backends add?
+
+    from grpclb_core import server
+
+    async with server.register("etcd://10.0.0.9:2379/services/greeter", "10.0.0.1:50051", drain_s=2):
+        await stop.wait()
+
+Not imported with the package: a client has no need of it.
+"""
+
+from ..errors import RegistrationError
+from .registration import Registration, register
+
+__all__ = ["Registration", "RegistrationError", "register"]
