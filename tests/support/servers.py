@@ -41,6 +41,7 @@ class EchoServer:
         self.metadata: list[tuple[str, str | bytes]] = []
         self.host = ""
         self.port = 0
+        self.options: tuple[tuple[str, object], ...] = ()
         self._credentials = credentials
         self._server: grpc.aio.Server | None = None
 
@@ -49,7 +50,7 @@ class EchoServer:
         return f"{self.host}:{self.port}"
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> EchoServer:
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(options=(*SERVER_OPTIONS, *self.options))
         self._server.add_generic_rpc_handlers((self._handlers(),))
         self.serve(self._server)
         address = host if host.startswith("unix:") else f"{host}:{port}"
