@@ -21,17 +21,19 @@ async def test_calls_past_the_limit_of_a_connection(connections: int, served: in
     server.options = (("grpc.max_concurrent_streams", AT_ONCE),)
     await server.start()
     config = {"connection": {"per_endpoint": connections}}
-    async with lb.insecure_channel(f"ipv4:{server.address}", options=CHANNEL_OPTIONS, config=config) as channel:
-        await eventually(
-            lambda: [one.state for one in channel.balancer.snapshot().endpoints] == ["ready"] * connections
-        )
+    async with lb.insecure_channel(
+        f"ipv4:{server.address}", options=CHANNEL_OPTIONS, policy="round_robin", config=config
+    ) as channel:
+        channel.get_state(try_to_connect=True)
+        snapshot = channel.balancer.snapshot
+        await eventually(lambda: [one.state for one in snapshot().endpoints] == ["ready"] * connections)
         calls = [channel.unary_unary(UNARY_UNARY)(b"hang") for _ in range(3 * AT_ONCE)]
         await eventually(lambda: server.open_calls == served)
         await asyncio.sleep(0.2)
         assert server.open_calls == served
         mine = psutil.Process().net_connections("tcp")
         assert len([one for one in mine if one.raddr and one.raddr.port == server.port]) == connections
-        assert channel.balancer.snapshot().coverage == 1.0
+        assert snapshot().coverage == 1.0
         for call in calls:
             call.cancel()
     await server.stop()

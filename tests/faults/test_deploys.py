@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 
 import grpc
 import grpc.aio
-import psutil
 import pytest
 
 import grpclb_core as lb
 from grpclb_core.types import Health
 from support.fleet import is_share
-from support.load import Load
-from support.servers import (
-    CHANNEL_OPTIONS,
-    UNARY_STREAM,
-    UNARY_UNARY,
-    ChildServer,
-    EchoServer,
-    echo_servers,
-    eventually,
-)
+from support.scenarios.deploys import AGED, OPENED, SERVED, connection_age, flapping, rolling_restart
+from support.servers import CHANNEL_OPTIONS, UNARY_STREAM, UNARY_UNARY, EchoServer, echo_servers, eventually
 from support.source import Source, endpoint
 
 pytestmark = pytest.mark.anyio
-
-NOTICE_S = 0.3  # what a server gives its clients between saying that it leaves and leaving
 
 
 def by_address(channel: lb.Channel) -> dict[str, lb.EndpointSnapshot]:
@@ -38,49 +26,18 @@ def by_address(channel: lb.Channel) -> dict[str, lb.EndpointSnapshot]:
 @pytest.mark.parametrize("how", ["deregistered", "draining"])
 async def test_a_rolling_restart_fails_no_call(how: str) -> None:
     """All of four servers, one after the other, under 300 calls a second."""
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(ChildServer(name)) for name in "abcd"]
-        source = Source(endpoint(server.address) for server in servers)
-        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS) as channel:
-            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
-            async with Load(channel, rate=300).running() as load:
-                await asyncio.sleep(0.5)
-                for server in servers:
-                    others = [endpoint(one.address) for one in servers if one is not server]
-                    leaving = [endpoint(server.address, health=Health.DRAINING)] if how == "draining" else []
-                    source.set([*others, *leaving])
-                    await asyncio.sleep(NOTICE_S)
-                    await asyncio.to_thread(server.drain)
-                    server.start()
-                    source.set([*others, endpoint(server.address)])
-                    started_s = asyncio.get_running_loop().time()
-                    await load.wait_for(server.name, started_s, within_s=5)
-            assert load.failures == []
-            assert load.calls > 600
+    report = await rolling_restart(draining=how == "draining")
+    assert report.failed == 0
+    assert report.calls > 600
+    assert report.recovered_s is not None
+    assert report.recovered_s <= 5
 
 
 async def test_connection_age_fails_no_call() -> None:
     """GOAWAY: the connection ends and is made again at once (fault F4)."""
-    ages = (("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 5000))
-    server = grpc.aio.server(options=(("grpc.so_reuseport", 0), *ages))
-
-    async def echo(request: bytes, context: object) -> bytes:
-        await asyncio.sleep(0.02)
-        return b"a"
-
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("test.Echo", {"UnaryUnary": grpc.unary_unary_rpc_method_handler(echo)}),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with echo_servers(1) as (other,):
-        async with lb.insecure_channel(f"ipv4:127.0.0.1:{port},{other.address}", options=CHANNEL_OPTIONS) as channel:
-            await channel.channel_ready()
-            async with Load(channel, rate=100).running() as load:
-                await asyncio.sleep(3)
-            assert load.failures == []
-            assert Counter(name for _, name in load.answered)["a"] > 20, "it is used again after each GOAWAY"
-    await server.stop(None)
+    report = await connection_age(load_s=3)
+    assert report.failed == 0
+    assert report.figures[AGED] > 20, "it is used again after each GOAWAY"
 
 
 async def test_defaults_do_not_ping_too_often() -> None:
@@ -97,25 +54,12 @@ async def test_defaults_do_not_ping_too_often() -> None:
 
 async def test_a_flapping_endpoint_costs_no_connections() -> None:
     """In and out twenty times a second (fault F6): the connections stay, and everyone gets calls."""
-    async with echo_servers(4) as servers:
-        everyone = [endpoint(server.address) for server in servers]
-        source = Source(everyone)
-        process = psutil.Process()
-        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS, policy="round_robin") as channel:
-            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
-            await channel.unary_unary(UNARY_UNARY)(b"x")
-            ports = lambda: {one.laddr.port for one in process.net_connections("tcp") if one.status == "ESTABLISHED"}  # noqa: E731
-            before = ports()
-            async with Load(channel).running() as load:
-                for turn in range(100):
-                    source.set(everyone if turn % 2 else everyone[1:])
-                    await asyncio.sleep(0.05)
-                source.set(everyone)
-                back_s = asyncio.get_running_loop().time()
-                await load.wait_for("a", back_s, within_s=2)
-            assert ports() == before
-            assert load.failures == []
-            assert set(Counter(name for _, name in load.answered)) == set("abcd")
+    report = await flapping(turns=100)
+    assert report.failed == 0
+    assert report.figures[OPENED] == 0
+    assert report.figures[SERVED] == 1
+    assert report.recovered_s is not None
+    assert report.recovered_s <= 2
 
 
 async def test_streams_of_an_endpoint_that_left_run_on() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -12,56 +10,47 @@ import pytest
 import grpclb_core as lb
 from support.load import Load
 from support.namespaces import Host, why_not
+from support.scenarios.silence import (
+    AFTERWARDS,
+    HEALED_FAILURES,
+    HELD,
+    IN_FLIGHT,
+    LATE_CALLS,
+    LATE_FAILURES,
+    frozen,
+    hanging,
+    killed,
+    vanished,
+)
 from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, ChildServer, eventually
 
 pytestmark = pytest.mark.anyio
 
 NO_HOSTS = why_not()
-SETTLED_S = 1.5  # a load has seen every server by then
-NOTICED_S = 3.0  # the figure: after this long, no new call
+OUT_S = 7.0  # three times as long as it takes to notice
 
 
-@contextlib.asynccontextmanager
-async def fleet(victim: ChildServer, **options: object) -> AsyncIterator[tuple[lb.Channel, Load]]:
-    """Three servers and a victim, under load."""
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(server) for server in (*map(ChildServer, "bcd"), victim)]
-        target = "ipv4:" + ",".join(server.address for server in servers)
-        async with lb.insecure_channel(target, options=CHANNEL_OPTIONS, **options) as channel:  # type: ignore[arg-type]
-            await eventually(lambda: all(one.state == "ready" for one in channel.balancer.snapshot().endpoints))
-            async with Load(channel, timeout_s=1.0).running() as load:
-                await asyncio.sleep(SETTLED_S)
-                yield channel, load
-
-
-def picks(channel: lb.Channel, server: ChildServer) -> int:
-    return next(one.picks for one in channel.balancer.snapshot().endpoints if one.address == server.address)
+async def test_a_process_that_was_killed_costs_what_it_had_in_its_hands() -> None:
+    report = await killed(rate=300)
+    assert report.figures[HELD] > 0, "it had none of the calls that take long: nothing was tested"
+    assert report.failed <= report.figures[IN_FLIGHT]
+    assert report.figures[AFTERWARDS] == 0
+    assert report.codes <= {"UNAVAILABLE"}
+    assert report.recovered_s is not None
+    assert report.recovered_s <= 2
 
 
 @pytest.mark.skipif(NO_HOSTS is not None, reason=str(NO_HOSTS))
 @pytest.mark.parametrize("policy", ["p2c_ewma", "round_robin"])
 async def test_a_host_that_vanished_gets_no_calls_and_is_back_when_it_is_back(policy: str) -> None:
-    with Host() as host:
-        victim = ChildServer("a", host.address, prefix=host.prefix)
-        async with fleet(victim, policy=policy) as (channel, load):
-            loop = asyncio.get_running_loop()
-            assert load.first_answer_of("a", 0) is not None
-            host.vanish()
-            await asyncio.sleep(NOTICED_S)
-            sent, calls = picks(channel, victim), load.calls
-            await asyncio.sleep(4)
-            assert picks(channel, victim) == sent
-            assert load.calls > calls + 400, "the others take the load"
-            failures = len(load.failures)
-            assert {code for _, code in load.failures} <= {
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                grpc.StatusCode.UNAVAILABLE,
-            }
-            host.come_back()
-            back_s = loop.time()
-            assert await load.wait_for("a", back_s, within_s=10) <= 3
-            await asyncio.sleep(1)
-            assert len(load.failures) == failures
+    report = await vanished(policy, OUT_S)
+    assert report.figures[LATE_CALLS] == 0
+    assert report.figures[LATE_FAILURES] == 0, "the others take the load"
+    assert report.codes <= {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
+    assert report.recovered_s is not None
+    assert report.recovered_s <= 3
+    assert report.figures[HEALED_FAILURES] == 0
+    assert report.calls > 1500
 
 
 @pytest.mark.skipif(NO_HOSTS is not None, reason=str(NO_HOSTS))
@@ -84,16 +73,19 @@ async def test_no_call_waits_longer_than_keepalive_takes() -> None:
 
 @pytest.mark.parametrize("policy", ["p2c_ewma", "least_request"])
 async def test_a_frozen_process_gets_no_calls_and_is_back_when_it_thaws(policy: str) -> None:
-    victim = ChildServer("a")
-    async with fleet(victim, policy=policy) as (channel, load):
-        loop = asyncio.get_running_loop()
-        victim.freeze()
-        await asyncio.sleep(NOTICED_S)
-        sent = picks(channel, victim)
-        await asyncio.sleep(3)
-        assert picks(channel, victim) == sent
-        victim.thaw()
-        assert await load.wait_for("a", loop.time(), within_s=10) <= 3
+    report = await frozen(policy, OUT_S)
+    assert report.figures[LATE_CALLS] == 0
+    assert report.recovered_s is not None
+    assert report.recovered_s <= 3
+
+
+async def test_a_server_whose_handlers_hang_gets_a_call_now_and_then() -> None:
+    """It takes connections and answers pings, so that only a call can tell; each such call waits twice as long."""
+    report = await hanging(10)
+    assert report.figures[LATE_CALLS] <= 4, "one after each new connection, and these are 0, 1, 2, 4... s apart"
+    assert report.figures[LATE_FAILURES] <= report.figures[LATE_CALLS]
+    assert report.recovered_s is not None
+    assert report.recovered_s <= 10
 
 
 async def test_where_there_is_only_one_it_stays_in_use() -> None:
