@@ -38,6 +38,9 @@ Connectivity = grpc.ChannelConnectivity
 # Pause before a resolver that crashed is started again: gRPC's initial connection backoff.
 RESTART_S = 1.0
 
+# How often a balancer that is closing looks whether its last call has ended.
+CLOSING_POLL_S = 0.01
+
 TargetLike: TypeAlias = str | Iterable[EndpointLike] | Resolver
 """A gRPC target string, a list of endpoints, or an object that finds them."""
 
@@ -88,7 +91,7 @@ class Balancer:
             self.policy.decay_s,
             self._random,
             changed=self._publish,
-            lost=self._resolver.refresh,
+            lost=self._refresh,
             forget=self._forget,
             verify=self._verification,
         )
@@ -105,6 +108,7 @@ class Balancer:
         self._starting: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._supervisor: asyncio.Task[None] | None = None
+        self._scope: anyio.CancelScope | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._methods: weakref.WeakSet[MultiCallable] = weakref.WeakSet()
@@ -129,6 +133,7 @@ class Balancer:
             ) from None
         if self._loop is None:
             self._loop = self.current.loop = loop
+            self._scope = anyio.CancelScope()
             self._supervisor = loop.create_task(self._supervise(), name=f"grpclb {self.target}")
             self._wake()
         elif self._loop is not loop:
@@ -146,24 +151,50 @@ class Balancer:
             raise ValueError(f"grace is {grace}; use a number of seconds of 0 or more, or None")
         if self._closed:
             return
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            self._leave_loop(self._loop)
+            return
         self._closed = True
         self.current.loop = None  # turns new calls away from the fast path
         self._wake()
-        ends_s = anyio.current_time() + (grace or 0)
+        try:
+            await self._wind_down(grace or 0.0)
+        finally:
+            with anyio.CancelScope(shield=True):
+                if self._supervisor is not None:
+                    self._end()
+                    await asyncio.wait((self._supervisor,))
+                await self._close_channels()
+
+    async def _wind_down(self, grace_s: float) -> None:
+        """Let calls that wait, and those that run, come to their end."""
+        ends_s = anyio.current_time() + grace_s
         if self._starting:
-            if grace:
-                await asyncio.wait(self._starting, timeout=grace)
+            if grace_s:
+                await asyncio.wait(self._starting, timeout=grace_s)
             for task in self._starting:
                 task.cancel()
         self._stopping = True
         self.current.picker = None
-        open_channels = list(self._upkeep.channels())
+        # Not grpc.aio's own grace: a channel whose closing was cancelled half-way never closes.
+        while self._upkeep.is_busy() and anyio.current_time() < ends_s:
+            await anyio.sleep(CLOSING_POLL_S)
+
+    async def _close_channels(self) -> None:
         async with anyio.create_task_group() as closing:
-            for channel in open_channels:
-                closing.start_soon(channel.close, max(0.0, ends_s - anyio.current_time()))
-        if self._supervisor is not None:
-            self._end()
-            await asyncio.wait((self._supervisor,))
+            for channel in list(self._upkeep.channels()):
+                closing.start_soon(channel.close)
+
+    def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be closed from outside the loop of the calls; nothing is left to close in one that is over.
+
+        Raises:
+            WrongEventLoopError: it is not over.
+        """
+        if not loop.is_closed():
+            raise WrongEventLoopError(f"{self.target}: belongs to another event loop; close it there")
+        self._closed = True
+        self.current.loop = self.current.picker = None
 
     def abandon(self) -> None:
         """Let go of everything without waiting; for a channel that was dropped and not closed. Safe in any thread."""
@@ -189,6 +220,16 @@ class Balancer:
     async def _supervise(self) -> None:
         # A task of our own, because a drop-in channel may never be entered with `async with`, and a task group has to
         # be left by the task that entered it.
+        assert self._scope is not None
+        with self._scope:
+            while True:
+                try:
+                    await self._work()
+                except Exception:
+                    logger.exception("%s: background work crashed; it is started again in %s s", self.target, RESTART_S)
+                await anyio.sleep(RESTART_S)
+
+    async def _work(self) -> None:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._resolve)
@@ -199,10 +240,8 @@ class Balancer:
     def _end(self) -> None:
         """Have the supervisor leave. Its scope is cancelled, not its task: before Python 3.11, a task whose own timeout
         runs out in the same moment takes the one cancellation for the other, and stays."""
-        if self._tasks is not None:
-            self._tasks.cancel_scope.cancel()
-        elif self._supervisor is not None:
-            self._supervisor.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def _resolve(self) -> None:
         while True:
@@ -224,13 +263,23 @@ class Balancer:
         self._is_plain = self._verification is None and is_plain(resolution, self.config)
         self._resolved = True
         self._resolver_error = None
-        self._upkeep.update(self._subset.of(resolution.endpoints))
+        try:
+            self._upkeep.update(self._subset.of(resolution.endpoints))
+        except Exception as error:
+            logger.exception("%s: the endpoints cannot be used", self.target)
+            self.fail(ResolutionError(f"the endpoints cannot be used ({type(error).__name__}: {error})"))
 
     def fail(self, error: ResolutionError) -> None:
         """Take note of a failed lookup; the endpoints stay as they are."""
         self._resolver_error = error
         logger.warning("%s: %s", self.target, error)
         self._wake()
+
+    def _refresh(self) -> None:
+        try:
+            self._resolver.refresh()
+        except Exception:  # a resolver of the user's, most likely
+            logger.exception("%s: the resolver failed to look again", self.target)
 
     # Connections
 
@@ -261,11 +310,12 @@ class Balancer:
         selection = select(self._endpoints, self._resolution, self.config, self._is_plain)
         self._panics += selection.in_panic and not self._in_panic
         self._in_panic = selection.in_panic
-        if selection.slots:
-            view = View(selection.slots, selection.weights)
-            self.current.picker = self.policy.build(view, self._random.getrandbits(64))
-        else:
-            self.current.picker = None
+        try:
+            seed = self._random.getrandbits(64)
+            view = View(selection.slots, selection.weights) if selection.slots else None
+            self.current.picker = None if view is None else self.policy.build(view, seed)
+        except Exception:  # a policy of the user's, most likely
+            logger.exception("%s: no picker could be made; the one before stays", self.target)
         self._wake()
 
     @property
@@ -278,10 +328,19 @@ class Balancer:
         if self._loop is None:
             return Connectivity.IDLE
         if len(self._endpoints):
-            return self._endpoints.state()
+            state = self._endpoints.state()
+            if state is Connectivity.READY and self.current.picker is None and not self._stopping:
+                return self._state_of_the_unusable()
+            return state
         if self._resolved or self._resolver_error is not None:
             return Connectivity.TRANSIENT_FAILURE
         return Connectivity.CONNECTING
+
+    def _state_of_the_unusable(self) -> Connectivity:
+        """Return the state where endpoints are connected to and none may be used, yet or at all."""
+        ready = [member for member in self._endpoints.members() if member.state is State.READY]
+        is_hopeless = all(not member.is_trusted and member.connection.last_error for member in ready)
+        return Connectivity.TRANSIENT_FAILURE if is_hopeless else Connectivity.CONNECTING
 
     async def changed(self) -> None:
         """Wait until a new picker is in force, or something else about the state may have changed."""
@@ -290,7 +349,7 @@ class Balancer:
         try:
             await waiter
         finally:
-            if not waiter.done() or waiter.cancelled():
+            if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
     def _wake(self) -> None:
@@ -316,19 +375,23 @@ class Balancer:
                 return drop.category
         return None
 
-    def open_ticket(self, member: Member) -> Ticket:
+    def open_ticket(self, member: Member, timed: bool) -> Ticket:
         """Open a ticket on one member, whatever a policy would choose."""
-        return RandomPicker(View([member.slot]), decay_s=self.policy.decay_s, seed=0).pick()
+        picker = RandomPicker(View([member.slot]), decay_s=self.policy.decay_s, seed=0)
+        return picker.pick() if timed else picker.pick_stream()
 
     def describe_outage(self) -> str:
         """Say in one clause why no endpoint can take a call: the target, its endpoints, and what the resolver said."""
-        known = len(self._endpoints)
+        members = list(self._endpoints.members())
+        known = len({member.endpoint.address for member in members})
         resolver = f"the resolver failed: {self._resolver_error}" if self._resolver_error else "the resolver answered"
         if not self._resolved and self._resolver_error is None:
             resolver = "the resolver has not answered yet"
         if known == 0:
             return f"{self.target}: no endpoint is known; {resolver}"
-        return f"{self.target}: none of {known} endpoint{'s' if known > 1 else ''} is ready; {resolver}"
+        outage = f"{self.target}: none of {known} endpoint{'s' if known > 1 else ''} is ready; {resolver}"
+        strangers = [member.connection.last_error for member in members if not member.is_trusted]
+        return "; ".join([outage, *sorted(filter(None, strangers))[:1]])
 
     def snapshot(self) -> BalancerSnapshot:
         """Return the state at this moment as plain values."""

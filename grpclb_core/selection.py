@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from .config import Config
@@ -9,6 +10,9 @@ from .endpoints import Candidate, EndpointSet, Member, State, balanced_weights
 from .health import Standing, choose, standing
 from .native import Slot
 from .types import Health, Resolution, Verdict
+
+LEAST_WEIGHT = 1e-9
+"""Of the largest. What gets less than one call in a billion may as well get that."""
 
 
 class Selection(NamedTuple):
@@ -29,14 +33,15 @@ def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_pl
     ready, share = State.READY, endpoints.share  # looked up once: there may be ten thousand members
     if is_plain:
         able = [member for member in members if member.state is ready]
-        return Selection([one.slot for one in able], [one.endpoint.weight * share for one in able], False)
+        return Selection([one.slot for one in able], tame([one.endpoint.weight * share for one in able]), False)
     standings = [_standing(member) for member in members]
     chosen, in_panic = choose(standings, config.panic_threshold)
     candidates = [Candidate(member.endpoint, usable) for member, usable in zip(members, chosen, strict=True)]
     home = "" if in_panic else config.locality.zone
-    weights = balanced_weights(candidates, resolution.locality_weights, home, config.locality.min_endpoints)
+    least = config.locality.min_endpoints * config.connection.per_endpoint
+    weights = balanced_weights(candidates, resolution.locality_weights, home, least)
     weighed = [(member.slot, weight * share) for member, weight in zip(members, weights, strict=True) if weight > 0]
-    return Selection([slot for slot, _ in weighed], [weight for _, weight in weighed], in_panic)
+    return Selection([slot for slot, _ in weighed], tame([weight for _, weight in weighed]), in_panic)
 
 
 def is_plain(resolution: Resolution, config: Config) -> bool:
@@ -49,6 +54,14 @@ def is_plain(resolution: Resolution, config: Config) -> bool:
         or healths.count(Health.UNKNOWN) < len(healths)
         or any(endpoint.priority for endpoint in resolution.endpoints)
     )
+
+
+def tame(weights: list[float]) -> list[float]:
+    """Return weights that a view takes, whatever came of multiplying them: none is 0 or infinite."""
+    if not weights or (min(weights) > LEAST_WEIGHT * max(weights) and max(weights) < math.inf):
+        return weights
+    largest = max((weight for weight in weights if weight < math.inf), default=1.0) or 1.0
+    return [max(LEAST_WEIGHT, min(1.0, weight / largest)) for weight in weights]
 
 
 def _standing(member: Member) -> Standing | None:

@@ -101,9 +101,16 @@ class Upkeep:
         for connection in self._retired:
             yield connection.channel
 
+    def is_busy(self) -> bool:
+        """Tell whether any call is open."""
+        return any(member.slot.in_flight for member in (*self.endpoints.members(), *self.endpoints.draining()))
+
     async def run(self, tasks: anyio.abc.TaskGroup) -> None:
         """Follow the connections until cancelled, closely while one of them is being made."""
         self._tasks = tasks
+        for member in self.endpoints.members():
+            if member.connection.is_ready:  # when run again, after a crash
+                self._check(member)
         while True:
             self._stirred = anyio.Event()
             self.poll(self.endpoints.members())
@@ -117,6 +124,9 @@ class Upkeep:
         came, left = self.endpoints.update(endpoints, asyncio.get_running_loop().time())
         for member in left:
             self._stop_checking(member)
+        for member in came:
+            if member.connection.is_ready:  # it is back before its connection was closed
+                self._check(member)
         if not self.poll(came):
             self._changed()
         self._stirred.set()
@@ -139,7 +149,7 @@ class Upkeep:
 
     def renew(self) -> None:
         """Make all connections anew, because the dialer makes others now; each takes over once it is up."""
-        for member in self.endpoints.members():
+        for member in (*self.endpoints.members(), *self.endpoints.draining()):
             self._replace(member)
         self._stirred.set()
 
@@ -189,6 +199,8 @@ class Upkeep:
     async def _close(self, connection: Connection, grace_s: float | None) -> None:
         try:
             await connection.channel.close(grace_s)
+        except Exception:  # of grpc.aio's own bookkeeping; the balancer goes on without this connection all the same
+            logger.exception("a connection could not be closed")
         finally:
             self._retired.discard(connection)
 
@@ -199,24 +211,27 @@ class Upkeep:
         now, now_s = now_ns(), asyncio.get_running_loop().time()
         least_ns = self._config.connection.silence_s * 1e9
         quiet: list[tuple[Member, int]] = []
-        changed = False
+        changed = fallen = False
         for member in self.endpoints.members():
             silence_ns = member.silence.seen(member.slot, now, self._decay_s)
             if member.is_silent and silence_ns == 0:
                 member.recover()
                 self._retire(member)
                 changed = True
-            elif silence_ns >= least_ns and member.state is State.READY and member.successor is None:
+            elif silence_ns >= least_ns and member.state is State.READY:
                 quiet.append((member, silence_ns))
         for member, silence_ns in quiet:
             if is_too_long(silence_ns, member.silence.latency_ns, self._longest_latency_ns(member), least_ns):
                 # The last one stays in use: where there is nowhere else to go, a call may as well try.
                 if any(one.state is State.READY for one in self.endpoints.members() if one is not member):
                     member.fall_silent(now_s)
-                    changed = True
-                self._replace(member)
+                    changed = fallen = True
+                if member.successor is None:
+                    self._replace(member)
         if changed:
             self._changed()
+        if fallen:
+            self._lost()
 
     def _longest_latency_ns(self, apart_from: Member) -> float | None:
         members = self.endpoints.members()

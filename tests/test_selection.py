@@ -9,6 +9,7 @@ import pytest
 
 from grpclb_core.config import Config, parse_config
 from grpclb_core.endpoints import Connection, EndpointSet, Member
+from grpclb_core.native import View
 from grpclb_core.selection import is_plain, select
 from grpclb_core.types import Address, Endpoint, Health, Locality, Resolution, Verdict
 
@@ -103,6 +104,14 @@ def test_one_that_is_somebody_else_is_not_used_even_in_panic() -> None:
     endpoints, members, resolution = fleet({"health": Health.UNHEALTHY}, {"health": Health.UNHEALTHY})
     members[0].is_trusted = False
     assert chosen(endpoints, members, resolution) == {1: 1.0}
+
+
+@pytest.mark.parametrize("weights", [(1.0, 5e-324), (1e308, 1e-300), (5e-324, 5e-324)])
+def test_no_weight_becomes_nothing_or_infinite(weights: tuple[float, float]) -> None:
+    endpoints, members, resolution = fleet(*({"weight": weight} for weight in weights))
+    config = parse_config({"connection": {"per_endpoint": 2}})
+    selection = select(endpoints, resolution, config, is_plain(resolution, config))
+    assert len(View(selection.slots, selection.weights)) == len(members)
 
 
 def test_in_panic_zones_are_not_looked_at() -> None:

@@ -32,7 +32,7 @@ class Balancer(balancer.Balancer):
         Raises:
             ConfigError: a codec cannot be used.
         """
-        return routers(_Routes(Channel(self), parse_codecs(codecs)).find)
+        return routers(_Routes(Channel(self, owner=False), parse_codecs(codecs)).find)
 
     async def __aenter__(self) -> Balancer:
         await super().__aenter__()

@@ -29,6 +29,7 @@ class Channel(grpc.aio.Channel):
     Args:
         balancer: who finds endpoints; the channel closes it.
         interceptors: run in order around every call, before an endpoint is picked.
+        owner: whether the balancer is this channel's own, and ends with it.
     """
 
     # Client libraries that Google generates append to these lists after the channel was made.
@@ -37,8 +38,15 @@ class Channel(grpc.aio.Channel):
     _stream_unary_interceptors: list[grpc.aio.ClientInterceptor]
     _stream_stream_interceptors: list[grpc.aio.ClientInterceptor]
 
-    def __init__(self, balancer: Balancer, interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+        *,
+        owner: bool = True,
+    ) -> None:
         self._balancer = balancer
+        self._owner = owner
         for name, chosen in sort_by_arity(interceptors or ()).items():
             setattr(self, f"_{name}_interceptors", chosen)
         self._intercepting: dict[tuple[grpc.aio.ClientInterceptor, ...], grpc.aio.Channel] = {}
@@ -55,7 +63,7 @@ class Channel(grpc.aio.Channel):
         await self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_balancer"):
+        if getattr(self, "_owner", False):
             self._balancer.abandon()
 
     async def close(self, grace: float | None = None) -> None:

@@ -129,7 +129,9 @@ class Method:
         if call is not None:
             return call
         deadline_s = None if arguments.timeout is None else asyncio.get_running_loop().time() + arguments.timeout
-        start = self.balancer.await_start(_start(self.balancer, multi_callable, arguments, deadline_s))
+        start = self.balancer.await_start(
+            _start(self.balancer, multi_callable, self.arity.timed, arguments, deadline_s)
+        )
         return self.arity.waiting_call(start, deadline_s)
 
 
@@ -138,7 +140,7 @@ async def _drop(why: str) -> Any:
 
 
 async def _start(
-    balancer: Balancer, multi_callable: MultiCallable, arguments: CallArguments, deadline_s: float | None
+    balancer: Balancer, multi_callable: MultiCallable, timed: bool, arguments: CallArguments, deadline_s: float | None
 ) -> Any:
     """Wait for an endpoint by gRPC's rules and start the call there; the wait counts towards the deadline.
 
@@ -151,7 +153,7 @@ async def _start(
             if call is not None:
                 return call
             if balancer.connectivity() is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not arguments.wait_for_ready:
-                return await _fail_with_reason(balancer, multi_callable, left)
+                return await _fail_with_reason(balancer, multi_callable, timed, left)
             await balancer.changed()
     raise rpc_error(
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -165,7 +167,9 @@ def _with_time_left(arguments: CallArguments, deadline_s: float | None) -> CallA
     return arguments._replace(timeout=deadline_s - asyncio.get_running_loop().time())
 
 
-async def _fail_with_reason(balancer: Balancer, multi_callable: MultiCallable, arguments: CallArguments) -> Any:
+async def _fail_with_reason(
+    balancer: Balancer, multi_callable: MultiCallable, timed: bool, arguments: CallArguments
+) -> Any:
     """Try the call on one of the failing connections, since that is where C-core tells what is wrong with them.
 
     It fails there at once, before anything is sent; should the connection come up in that very moment, all the better.
@@ -174,7 +178,7 @@ async def _fail_with_reason(balancer: Balancer, multi_callable: MultiCallable, a
     member = balancer.failing()
     if member is None:
         raise rpc_error(grpc.StatusCode.UNAVAILABLE, outage)
-    call = multi_callable.start_on(balancer.open_ticket(member), *arguments)
+    call = multi_callable.start_on(balancer.open_ticket(member, timed), *arguments)
     try:
         await call.wait_for_connection()
     except grpc.aio.AioRpcError as error:

@@ -80,15 +80,16 @@ class EndpointSet:
 
     def update(self, endpoints: Iterable[Endpoint], now_s: float) -> tuple[list[Member], list[Member]]:
         """Replace the set; return the members that came, or came back, and those that left."""
-        before, self._members = self._members, {}
+        before, listed = self._members.copy(), dict[Address | Key, Member]()
         came: list[Member] = []
         for key, endpoint in self._keyed(endpoints):
-            member = before.pop(key, None)
+            member = before.pop(key, None) or listed.get(key)  # an address that is listed twice is one endpoint
             if member is None:
                 member = self._enter(key, endpoint, now_s)
                 came.append(member)
             member.endpoint = endpoint
-            self._members[key] = member
+            listed[key] = member
+        self._members = listed  # not before: a connection that cannot be made leaves the set as it was
         for key, member in before.items():
             member.undergo(Event.REMOVED)
             self._draining[key] = (member, now_s)

@@ -23,21 +23,23 @@ class Silence:
         self._answer_ns = 0
         self._given_up = 0
         self._since_ns: int | None = None
+        self._until_ns = 0
 
     def seen(self, slot: Slot, now_ns: int, decay_s: float) -> int:
         """Look at the slot; return for how many ns its timed calls have been waiting, all of them, without an answer.
 
-        It counts from the first look that found a call waiting, or found one that was given up, so it comes short by
-        the time between two looks. `decay_s` is the mean lifetime of a latency sample.
+        It counts from the first look that found a call waiting, or found one that was given up, to the last look that
+        did, so it comes short by the time between two looks. `decay_s` is the mean lifetime of a latency sample.
         """
         answer_ns, given_up = slot.last_answer_ns, slot.given_up
         if answer_ns != self._answer_ns:
             self._since_ns = None
             self.latency_ns = None if slot.is_newcomer else slot.latency_ns_at(now_ns, decay_s)
-        elif self._since_ns is None and (given_up != self._given_up or slot.in_flight > slot.streams):
-            self._since_ns = now_ns
+        elif given_up != self._given_up or slot.in_flight > slot.streams:
+            self._since_ns = now_ns if self._since_ns is None else self._since_ns
+            self._until_ns = now_ns
         self._answer_ns, self._given_up = answer_ns, given_up
-        return 0 if self._since_ns is None else max(0, now_ns - self._since_ns)
+        return 0 if self._since_ns is None else max(0, self._until_ns - self._since_ns)
 
     def end(self) -> None:
         """Begin anew, because the connection is another one."""

@@ -100,6 +100,24 @@ class TestUpdate:
         assert member.endpoint.weight == 3.0
         assert (member.slot, member.connection) == (slot, connection)
 
+    def test_an_address_that_is_listed_twice_is_one_endpoint(self, endpoints: EndpointSet) -> None:
+        for now_s in (0.0, 1.0):
+            endpoints.update([*at(1, 2), *at(1, weight=2.0)], now_s)
+            assert ports(endpoints.members()) == [1, 2]
+        assert by_port(endpoints)[1].endpoint.weight == 2.0
+
+    def test_a_connection_that_cannot_be_made_leaves_the_set_as_it_was(self) -> None:
+        def refuse(address: Address, number: int) -> Connection:
+            if address.port == 3:
+                raise ValueError("no such thing")
+            return connect(address, number)
+
+        endpoints = EndpointSet(refuse, MEMORY_S)
+        endpoints.update(at(1, 2), 0.0)
+        with pytest.raises(ValueError, match="no such thing"):
+            endpoints.update(at(2, 3), 1.0)
+        assert ports(endpoints.members()) == [1, 2]
+
     def test_host_and_port_both_tell_endpoints_apart(self, endpoints: EndpointSet) -> None:
         addresses = [Address("10.0.0.1", 1), Address("10.0.0.2", 1), Address("10.0.0.1", 2), Address("/run/a.sock")]
         came, _ = endpoints.update(map(Endpoint, addresses), 0.0)

@@ -66,6 +66,14 @@ class TestSilence:
         look(silence, slot, 1)
         assert silence.latency_ns == pytest.approx(10 * MILLISECOND, rel=0.01)
 
+    def test_a_single_call_that_is_given_up_is_no_lasting_silence(self) -> None:
+        """As the loser of a hedge is, on an endpoint with nothing else to do."""
+        silence, slot = Silence(), Slot()
+        answer(slot, MILLISECOND)
+        look(silence, slot, 0)
+        answer(slot, SECOND // 10, START + SECOND, Outcome.CANCELLED)
+        assert [look(silence, slot, at_s) for at_s in (1, 5, 60)] == [0, 0, 0]
+
     def test_another_connection_begins_anew(self) -> None:
         silence, slot = Silence(), Slot()
         answer(slot, MILLISECOND)
