@@ -18,5 +18,5 @@ def anyio_backend() -> str:
 
 
 # Examples take longer on a busy machine; how long one takes proves nothing.
-hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
