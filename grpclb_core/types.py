@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from enum import Enum, IntEnum
 from urllib.parse import quote
@@ -12,6 +13,9 @@ from urllib.parse import quote
 import msgspec
 
 from .errors import ConfigError
+
+_ZONE = re.compile(r"[A-Za-z0-9._~-]{1,15}")  # RFC 6874 2, unescaped; if_nametoindex(3): 16 bytes, the last one a NUL
+_SHOWN = 100  # characters of a host that a message repeats
 
 
 class Outcome(IntEnum):
@@ -69,11 +73,16 @@ def ip_address(host: str, port: int, *, where: str) -> Address:
     if not 1 <= port <= 65535:
         raise ConfigError(f"{where}: port {port} is out of range; use 1 to 65535")
     try:
-        return Address(str(ipaddress.ip_address(host)), port)
+        canonical = str(ipaddress.ip_address(host))
     except ValueError:
+        host = host[:_SHOWN]
         is_name = any(character.isalpha() for character in host)
         advice = f"use dns:///{host}:{port} for a name" if is_name else "write all four numbers, as in 127.0.0.1"
         raise ConfigError(f"{where}: {host!r} is not an IP address; {advice}") from None
+    _, percent, zone = canonical.partition("%")
+    if percent and not _ZONE.fullmatch(zone):
+        raise ConfigError(f"{where}: zone {zone[:_SHOWN]!r} is no name or number of a network interface")
+    return Address(canonical, port)
 
 
 class Health(Enum):

@@ -19,6 +19,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _MOST_VARINT_BYTES = 10  # 64 bits, seven to a byte
 _LARGEST_FIELD = (1 << 29) - 1
+_LONGEST = 4096  # bytes of an answer, which has two as a rule; reading a million unknown fields would take seconds
 
 
 class ServingStatus(IntEnum):
@@ -43,6 +44,8 @@ def decode_response(message: bytes) -> int:
     Raises:
         ValueError: the bytes are no such message.
     """
+    if len(message) > _LONGEST:
+        raise ValueError(f"{len(message)} bytes; an answer has at most {_LONGEST}")
     status, at = 0, 0
     while at < len(message):
         tag, at = _decode_varint(message, at)

@@ -18,6 +18,7 @@ import dns.asyncresolver
 import dns.exception
 import dns.message
 import dns.nameserver
+import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 import msgspec
@@ -252,7 +253,7 @@ def _glue(message: dns.message.Message) -> dict[str, dict[str, Answer]]:
     glue: dict[str, dict[str, Answer]] = {}
     for records in message.additional:
         record_type = dns.rdatatype.to_text(records.rdtype)
-        if record_type in RECORD_TYPES:
+        if record_type in RECORD_TYPES and records.rdclass == dns.rdataclass.IN:  # in other classes it is no address
             addresses = tuple(record.address for record in records)
             of_name = glue.setdefault(records.name.to_text().lower(), {})
             of_name[record_type] = Answer(addresses, float(records.ttl))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+from itertools import islice
 
 import msgspec
 
@@ -18,6 +19,8 @@ from ..target import DNS_PORT, MAX_NAME
 RESOLV_CONF = "/etc/resolv.conf"
 MAX_SIZE = 64 * 1024
 """Characters read of the file; what comes after is no longer a configuration."""
+MAX_SERVERS = 3  # resolv.conf(5): MAXNS
+MAX_SEARCH = 32  # Kubernetes' own ceiling (MaxDNSSearchPaths); each name may be asked of each server
 MAX_NDOTS = 15  # resolv.conf(5): "silently capped to 15"
 MAX_TRY_S = 30.0  # resolv.conf(5): "silently capped to 30"
 TRY_S = 2.0
@@ -84,9 +87,10 @@ def parse_resolv_conf(text: str, hostname: str = "") -> DnsSettings:
         elif keyword == "options":
             options += values
     domains = (domain.removesuffix(".") for domain in search)
+    usable = (domain for domain in domains if _DOMAIN.fullmatch(domain) and len(domain) <= MAX_NAME)
     return DnsSettings(
-        servers=tuple(servers),
-        search=tuple(domain for domain in domains if _DOMAIN.fullmatch(domain) and len(domain) <= MAX_NAME),
+        servers=tuple(servers)[:MAX_SERVERS],
+        search=tuple(islice(usable, MAX_SEARCH)),
         ndots=min(_number(options, "ndots", 1), MAX_NDOTS),
         try_s=min(_number(options, "timeout", 0) or TRY_S, MAX_TRY_S),
         rotate="rotate" in options,

@@ -17,6 +17,7 @@ import math
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from ...errors import TargetError
 from ...types import Address, Endpoint, ip_address
 from ..target import MAX_NAME, Target, ascii_name, is_number, parse_server
 from .lookup import RECORD_TYPES, Answer, Lookup, Service, look_up
-from .polling import Finding, Known, PolledResolver
+from .polling import MAX_ENDPOINTS, Finding, Known, PolledResolver
 from .resolvconf import RESOLV_CONF, DnsSettings, read_settings
 from .resolver import remembered, source_of
 
@@ -172,16 +173,20 @@ def endpoints_of(services: Iterable[Service], hosts: dict[str, tuple[str, ...]])
     """
     first: dict[Address, int] = {}
     weights: dict[tuple[Address, int], float] = {}
-    for service in sorted(services):
-        found = {ip_address(host, service.port, where=service.target) for host in hosts.get(service.target, ())}
+    together: Counter[tuple[int, str, int]] = Counter()
+    for service in services:
+        together[service.priority, service.target, service.port] += service.weight
+    for (priority, target, port), weight in sorted(together.items()):
+        if len(weights) > MAX_ENDPOINTS:
+            break  # a message has room for 2 000 services of one target, and for as many addresses of it
+        found = {ip_address(host, port, where=target) for host in hosts.get(target, ())}
         for address in found:
-            first.setdefault(address, service.priority)
-            at = (address, service.priority)
-            weights[at] = weights.get(at, 0.0) + service.weight / len(found)
-    levels = sorted(set(first.values()))
+            first.setdefault(address, priority)
+            weights[address, priority] = weights.get((address, priority), 0.0) + weight / len(found)
+    levels = {priority: level for level, priority in enumerate(sorted(set(first.values())))}
     weighted = {priority for address, priority in first.items() if weights[address, priority] > 0}
     zero = {priority: ZERO_WEIGHT if priority in weighted else 1.0 for priority in levels}
     return tuple(
-        Endpoint(address, weight=weights[address, priority] or zero[priority], priority=levels.index(priority))
+        Endpoint(address, weight=weights[address, priority] or zero[priority], priority=levels[priority])
         for address, priority in sorted(first.items(), key=lambda item: (item[1], item[0]))
     )

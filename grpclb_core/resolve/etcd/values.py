@@ -161,7 +161,7 @@ class Listing:
     def _put(self, pairs: Iterable[KeyValue], before: Mapping[bytes, _Entry]) -> list[str]:
         problems = []
         for pair in pairs:
-            name = pair.key.decode(errors="backslashreplace")
+            name = pair.key[:_SHOWN].decode(errors="backslashreplace")
             if pair.key not in self._entries and len(self._entries) >= MAX_KEYS:
                 problems.append(f"key {name!r}: there are {MAX_KEYS} keys already; spread them over several prefixes")
                 continue

@@ -40,7 +40,17 @@ _LONGEST_ADDRESS = 400  # characters: a socket's path of 107 bytes, each escaped
 _SHOWN = 100  # characters of it in a message
 _REMEMBERED = 16_384  # addresses whose text is not parsed again; parsing is most of the work of reading a file
 _MOST_DOTS = 100  # in a line of TOML: for a dotted key, tomllib takes time with the square of its parts
-_STRING = re.compile(r"""\"(?:[^\"\\]|\\.)*\"|'[^']*'""")
+# Strings and comments of TOML. Each may lack its end, so that a match never fails and is not tried again from the next
+# quote, which would take time with the square of the file; where a string has no end, the parser goes no further.
+_STRING = re.compile(
+    r'"""(?:[^"\\]|\\.?|"(?!""))*"{0,5}'
+    r"|'''(?:[^']|'(?!''))*'{0,5}"
+    r'|"(?:[^"\\\n]|\\.?)*"?'
+    r"|'[^'\n]*'?"
+    r"|#[^\n]*",
+    re.DOTALL,
+)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON spells half of a character; fine where the other half follows
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -181,11 +191,16 @@ def _address(text: str) -> Address:
 
 def _parse_json(text: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
     except json.JSONDecodeError as error:
         raise ConfigError(f"line {error.lineno} column {error.colno}: {error.msg}") from None
     except ConfigError:
         raise
+    except UnicodeEncodeError:
+        raise ConfigError("a text holds half of a surrogate pair; write the character itself") from None
     except ValueError as error:  # a whole number of thousands of digits, which Python does not read
         raise ConfigError(f"a number is not usable: {error}") from None
 
@@ -206,8 +221,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _parse_toml(text: str) -> object:
     tomllib = _toml_module()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if _STRING.sub("", line).partition("#")[0].count(".") > _MOST_DOTS:
+    bare = _STRING.sub(lambda found: "\n" * found[0].count("\n"), text)
+    for number, line in enumerate(bare.split("\n"), start=1):
+        if line.count(".") > _MOST_DOTS:
             raise ConfigError(f"line {number}: more than {_MOST_DOTS} dots outside of strings; split the line")
     try:
         return tomllib.loads(text)

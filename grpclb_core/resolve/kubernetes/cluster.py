@@ -236,7 +236,7 @@ def _load(path: Path) -> _Kubeconfig:
         raise ConfigError("a kubeconfig needs PyYAML; pip install 'grpclb-core[k8s]'") from None
     try:
         loaded = msgspec.yaml.decode(_text_of(path), type=_Kubeconfig | None)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except Exception as error:  # PyYAML's constructors raise what comes: ValueError, KeyError, AttributeError
         reason = " ".join(
             str(error).split("\n")[:2]
         )  # PyYAML goes on with a piece of the file, which has secrets in it

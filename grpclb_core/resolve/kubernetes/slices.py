@@ -24,7 +24,9 @@ from ...errors import ConfigError, ResolutionError
 from ...types import Endpoint, Health, Locality, ip_address
 
 MAX_ENDPOINTS = 10_000  # beyond is ignored, as in every resolver of this room
+_MAX_NAME = 253  # RFC 1123 subdomain, which Kubernetes holds names to; each problem repeats it
 _SHOWN = 3  # problems and ports that a message repeats
+_SHOWN_NAME = 63  # characters of the name of a port there; Kubernetes allows no more
 
 # An endpoint that stands in two slices has one stale entry. The better one counts: a server that is gone is noticed by
 # its connection, one that is wrongly thought gone would only be noticed by its absence.
@@ -115,8 +117,8 @@ def read_slice(found: SliceObject, port: int | str | None) -> Slice:
         ResolutionError: the slice has no name, so that later changes of it could not be told from others.
     """
     name = found.metadata.name
-    if not name:
-        raise ResolutionError("an EndpointSlice has no metadata.name")
+    if not name or len(name) > _MAX_NAME:
+        raise ResolutionError(f"an EndpointSlice has no metadata.name of 1 to {_MAX_NAME} characters")
     if not found.endpoints:
         return Slice(name)
     if found.address_type == "FQDN":
@@ -179,7 +181,7 @@ def _port_of(ports: list[_Port], wanted: int | str | None) -> int:
         found = [port.port for port in listed if port.port and (wanted is None or (port.name or "") == wanted)]
         if len(found) == 1:
             return found[0]
-    shown = _shortened([f"{port.name or 'unnamed'} ({port.port})" for port in listed], ", ") or "none"
+    shown = _shortened([f"{port.name or 'unnamed':.{_SHOWN_NAME}} ({port.port})" for port in listed], ", ") or "none"
     if wanted is None:
         raise ConfigError(f"the target names no port, and the slice has not just one for TCP but {shown}; add :port")
     raise ConfigError(

@@ -26,6 +26,7 @@ from ...types import Address, Drop, Endpoint, Health, Locality, Resolution, ip_a
 from ..target import MAX_SOCKET_PATH
 
 MAX_WEIGHTS = 2**32 - 1  # of the localities of a priority (A27), and of the endpoints of a locality (LbEndpoint)
+_SHOWN_NAME = 100  # characters of a name that each problem repeats
 _SHOWN = 10  # problems that a message lists: an assignment may have as many as endpoints
 
 # gRPC takes UNKNOWN and HEALTHY for usable and leaves the others alone; so do we, save in panic. A health check that
@@ -93,7 +94,7 @@ def read_assignment(message: ClusterLoadAssignment, version: str) -> Assignment:
     endpoints = _endpoints(message, problems)
     drops = _drops(message, problems)
     if problems:
-        where = f"cluster {message.cluster_name!r}: "
+        where = f"cluster {message.cluster_name!r:.{_SHOWN_NAME}}: "
         raise RejectedError([where + problem for problem in problems])
     # A locality may be in several priorities, with other weights; the most wanted one speaks for it.
     weights = {
@@ -130,9 +131,11 @@ def _faults_of_priorities(used: list[LocalityLbEndpoints]) -> Iterator[str]:
         yield f"priority {missing} is empty, though {max(priorities)} is not"
     for (priority, locality), count in Counter((part.priority, _locality(part)) for part in used).items():
         if count > 1:
-            yield f"locality '{locality}' is in priority {priority} {count} times"
-    for priority in sorted(priorities):
-        whole = sum(part.load_balancing_weight.value for part in used if part.priority == priority)
+            yield f"locality '{locality!s:.{_SHOWN_NAME}}' is in priority {priority} {count} times"
+    weights: Counter[int] = Counter()
+    for part in used:
+        weights[part.priority] += part.load_balancing_weight.value
+    for priority, whole in sorted(weights.items()):
         if whole > MAX_WEIGHTS:
             yield f"the weights of the localities of priority {priority} add up to {whole}, above {MAX_WEIGHTS}"
 
