@@ -12,8 +12,18 @@ import pytest
 import grpclb_core as lb
 from grpclb_core.types import Health
 from support.fleet import is_share
-from support.scenarios.deploys import AGED, OPENED, SERVED, connection_age, flapping, rolling_restart
-from support.servers import CHANNEL_OPTIONS, UNARY_STREAM, UNARY_UNARY, EchoServer, echo_servers, eventually
+from support.scenarios.deploys import (
+    AGED,
+    OPENED,
+    SERVED,
+    STARTED,
+    connection_age,
+    flapping,
+    rolling_restart,
+    shared_port,
+    unwell,
+)
+from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, echo_servers, eventually
 from support.source import Source, endpoint
 
 pytestmark = pytest.mark.anyio
@@ -38,18 +48,6 @@ async def test_connection_age_fails_no_call() -> None:
     report = await connection_age(load_s=3)
     assert report.failed == 0
     assert report.figures[AGED] > 20, "it is used again after each GOAWAY"
-
-
-async def test_defaults_do_not_ping_too_often() -> None:
-    """A server that allows a ping every five minutes, as gRPC's do, is not provoked (fault F5)."""
-    async with echo_servers(1) as (server,):
-        config = {"connection": {"keepalive_time_s": 30}}
-        async with lb.insecure_channel(f"ipv4:{server.address}", options=CHANNEL_OPTIONS, config=config) as channel:
-            stream = channel.unary_stream(UNARY_STREAM)(b"hang")
-            await eventually(lambda: server.open_calls == 1)
-            await asyncio.sleep(1)
-            assert not stream.done()
-            stream.cancel()
 
 
 async def test_a_flapping_endpoint_costs_no_connections() -> None:
@@ -79,31 +77,13 @@ async def test_streams_of_an_endpoint_that_left_run_on() -> None:
 
 async def test_when_half_are_unwell_health_is_believed_and_when_more_are_it_is_not() -> None:
     """The panic threshold (fault F7)."""
-    async with echo_servers(8) as servers:
-        source = Source()
-
-        async def served(unwell: int) -> int:
-            source.set(
-                endpoint(server.address, health=Health.UNHEALTHY if number < unwell else Health.HEALTHY)
-                for number, server in enumerate(servers)
-            )
-            await eventually(lambda: all(one.state == "ready" for one in by_address(channel).values()))
-            before = [server.calls for server in servers]
-            for _ in range(64):
-                await channel.unary_unary(UNARY_UNARY)(b"x")
-            return sum(server.calls > count for server, count in zip(servers, before, strict=True))
-
-        async with lb.insecure_channel(source, options=CHANNEL_OPTIONS, policy="round_robin") as channel:
-            await asyncio.sleep(0.1)
-            assert [await served(unwell) for unwell in (0, 2, 4, 5, 8)] == [8, 6, 4, 8, 8]
+    report = await unwell((0, 2, 4, 5, 8))
+    assert list(report.figures.values()) == [8, 6, 4, 8, 8]
 
 
 async def test_two_servers_cannot_share_a_port() -> None:
     """With grpcio's default they could, silently, and calls would die when one of them left (fault F24)."""
-    first = await EchoServer("a").start()
-    with pytest.raises(RuntimeError, match="Failed to bind"):
-        await EchoServer("b").start(port=first.port)
-    await first.stop()
+    assert (await shared_port()).figures[STARTED] == 1
 
 
 async def test_what_a_control_plane_wants_dropped_is_dropped() -> None:

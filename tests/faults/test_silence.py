@@ -22,7 +22,7 @@ from support.scenarios.silence import (
     killed,
     vanished,
 )
-from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, ChildServer, eventually
+from support.servers import CHANNEL_OPTIONS, UNARY_STREAM, UNARY_UNARY, ChildServer, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +71,25 @@ async def test_no_call_waits_longer_than_keepalive_takes() -> None:
                 host.come_back()
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="C-core 1.85 never starts the timer of grpc.keepalive_timeout_ms: it takes grpc.http2.ping_timeout_ms, 60 s",
+)
+async def test_no_call_to_a_frozen_process_waits_longer_than_keepalive_takes() -> None:
+    """Its kernel takes whatever is sent to it, so that TCP sees no fault; only the ping is not answered."""
+    config = {"connection": {"keepalive_time_s": 1, "keepalive_timeout_s": 1}}
+    with ChildServer("a") as victim:
+        async with lb.insecure_channel(f"ipv4:{victim.address}", options=CHANNEL_OPTIONS, config=config) as channel:
+            calls = [channel.unary_stream(UNARY_STREAM)(b"hang"), channel.unary_unary(UNARY_UNARY)(b"hang")]
+            await asyncio.sleep(0.5)
+            victim.freeze()
+            codes = [asyncio.ensure_future(call.code()) for call in calls]
+            _, pending = await asyncio.wait(codes, timeout=5)
+            for call in calls:
+                call.cancel()
+            assert not pending
+
+
 @pytest.mark.parametrize("policy", ["p2c_ewma", "least_request"])
 async def test_a_frozen_process_gets_no_calls_and_is_back_when_it_thaws(policy: str) -> None:
     report = await frozen(policy, OUT_S)
@@ -81,8 +100,8 @@ async def test_a_frozen_process_gets_no_calls_and_is_back_when_it_thaws(policy: 
 
 async def test_a_server_whose_handlers_hang_gets_a_call_now_and_then() -> None:
     """It takes connections and answers pings, so that only a call can tell; each such call waits twice as long."""
-    report = await hanging(10)
-    assert report.figures[LATE_CALLS] <= 4, "one after each new connection, and these are 0, 1, 2, 4... s apart"
+    report = await hanging("p2c_ewma", 7)
+    assert report.figures[LATE_CALLS] <= 3, "one after each new connection, and these are 0, 1, 2, 4... s apart"
     assert report.figures[LATE_FAILURES] <= report.figures[LATE_CALLS]
     assert report.recovered_s is not None
     assert report.recovered_s <= 10
