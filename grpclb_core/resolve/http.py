@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 ShapeT = TypeVar("ShapeT")
 
-MAX_ANSWER = 64 * 1024 * 1024
-"""Bytes of one answer, or of one line of a stream: a hundred thousand endpoints with room to spare, and no more."""
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes of one answer, or of one line of a stream. Kubernetes takes 400 bytes for an endpoint, so this is forty thousand
+of them; the densest nonsense of that size is about a gigabyte once decoded, and it must not be more."""
 
 CONNECT_TIMEOUT_S = 5.0
 """Longest time to connect; how long an answer may take is the caller's to say."""
