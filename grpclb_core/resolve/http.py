@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ShapeT = TypeVar("ShapeT")
 
 MAX_ANSWER = 16 * 1024 * 1024
-"""Bytes of one answer, or of one line of a stream. Kubernetes takes 400 bytes for an endpoint, so this is forty thousand
-of them; the densest nonsense of that size is about a gigabyte once decoded, and it must not be more."""
+"""Bytes of one answer, or of one line of a stream. An endpoint is 400 bytes in Kubernetes, so this is forty thousand of
+them; the densest nonsense of that size is about a gigabyte once decoded, and it must not be more."""
 
 CONNECT_TIMEOUT_S = 5.0
 """Longest time to connect; how long an answer may take is the caller's to say."""
