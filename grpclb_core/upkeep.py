@@ -216,6 +216,7 @@ class Upkeep:
             silence_ns = member.silence.seen(member.slot, now, self._decay_s)
             if member.is_silent and silence_ns == 0:
                 member.recover()
+                member.slot.forget_latency()  # what its calls waited for in vain is over
                 self._retire(member)
                 changed = True
             elif silence_ns >= least_ns and member.state is State.READY:

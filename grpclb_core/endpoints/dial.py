@@ -95,6 +95,8 @@ def _defaults(config: ConnectionConfig) -> dict[str, object]:
     return {
         "grpc.keepalive_time_ms": round(config.keepalive_time_s * 1000),
         "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_s * 1000),
+        # C-core 1.85 waits for the answer to any ping, keepalive's too, for this long: 60 s if nothing is said.
+        "grpc.http2.ping_timeout_ms": round(config.keepalive_timeout_s * 1000),
         "grpc.initial_reconnect_backoff_ms": round(config.initial_backoff_s * 1000),
         "grpc.max_reconnect_backoff_ms": round(config.max_backoff_s * 1000),
         "grpc.min_reconnect_backoff_ms": round(config.connect_timeout_s * 1000),  # what C-core calls it

@@ -21,29 +21,34 @@ class Silence:
         self.latency_ns: float | None = None
         """The estimate when an answer was last found to have come; calls that time out raise that of the slot."""
         self._answer_ns = 0
-        self._given_up = 0
+        self._timed_out = 0
+        self._is_overdue = False
         self._since_ns: int | None = None
         self._until_ns = 0
 
     def seen(self, slot: Slot, now_ns: int, decay_s: float) -> int:
         """Look at the slot; return for how many ns its timed calls have been waiting, all of them, without an answer.
 
-        It counts from the first look that found a call waiting, or found one that was given up, to the last look that
-        did, so it comes short by the time between two looks. `decay_s` is the mean lifetime of a latency sample.
+        It counts from the first look that found a call waiting to the last one that did, or to now if a call has timed
+        out meanwhile; so it comes short by the time between two looks. `decay_s` is the mean lifetime of a latency
+        sample.
         """
-        answer_ns, given_up = slot.last_answer_ns, slot.given_up
+        answer_ns, timed_out = slot.last_answer_ns, slot.timed_out
         if answer_ns != self._answer_ns:
-            self._since_ns = None
+            self._since_ns, self._is_overdue = None, False
             self.latency_ns = None if slot.is_newcomer else slot.latency_ns_at(now_ns, decay_s)
-        elif given_up != self._given_up or slot.in_flight > slot.streams:
+        elif timed_out != self._timed_out:
+            self._is_overdue = True
+        if self._is_overdue or (answer_ns == self._answer_ns and slot.in_flight > slot.streams):
             self._since_ns = now_ns if self._since_ns is None else self._since_ns
             self._until_ns = now_ns
-        self._answer_ns, self._given_up = answer_ns, given_up
+        self._answer_ns, self._timed_out = answer_ns, timed_out
         return 0 if self._since_ns is None else max(0, self._until_ns - self._since_ns)
 
     def end(self) -> None:
         """Begin anew, because the connection is another one."""
         self._since_ns = self.latency_ns = None
+        self._is_overdue = False
 
 
 def is_too_long(silence_ns: float, latency_ns: float | None, fleet_latency_ns: float | None, least_ns: float) -> bool:

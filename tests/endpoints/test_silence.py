@@ -30,14 +30,14 @@ class TestSilence:
         assert [look(silence, slot, at_s) for at_s in (1, 2, 4)] == [0, 1, 3]
         assert len(held) == 1
 
-    @pytest.mark.parametrize("outcome", [Outcome.TIMED_OUT, Outcome.CANCELLED])
-    def test_calls_that_were_given_up_go_on_being_silence(self, outcome: Outcome) -> None:
+    def test_a_call_that_timed_out_is_silence_until_there_is_an_answer(self) -> None:
         silence, slot = Silence(), Slot()
         answer(slot, MILLISECOND)
         look(silence, slot, 0)
-        for second in range(1, 6):  # none of them is in flight when looked for
-            only(slot).pick_at(START + second * SECOND - 2).finish_at(outcome, START + second * SECOND - 1)
-            assert look(silence, slot, second) == second - 1
+        answer(slot, SECOND, START + SECOND, Outcome.TIMED_OUT)
+        assert [look(silence, slot, at_s) for at_s in (1, 2, 5)] == [0, 1, 4]
+        answer(slot, MILLISECOND, START + 6 * SECOND)
+        assert [look(silence, slot, at_s) for at_s in (6, 60)] == [0, 0]
 
     @pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILURE])
     def test_any_answer_ends_it(self, outcome: Outcome) -> None:

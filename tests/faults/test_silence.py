@@ -71,10 +71,6 @@ async def test_no_call_waits_longer_than_keepalive_takes() -> None:
                 host.come_back()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="C-core 1.85 never starts the timer of grpc.keepalive_timeout_ms: it takes grpc.http2.ping_timeout_ms, 60 s",
-)
 async def test_no_call_to_a_frozen_process_waits_longer_than_keepalive_takes() -> None:
     """Its kernel takes whatever is sent to it, so that TCP sees no fault; only the ping is not answered."""
     config = {"connection": {"keepalive_time_s": 1, "keepalive_timeout_s": 1}}

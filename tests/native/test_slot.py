@@ -405,7 +405,7 @@ class TestLastAnswer:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("outcome", Outcome)
-def test_a_timed_call_without_an_answer_is_one_given_up(outcome: Outcome, stream: bool) -> None:
+def test_a_timed_call_whose_deadline_passed_is_counted_once_more(outcome: Outcome, stream: bool) -> None:
     slot = Slot()
     only(slot).pick_at(START, stream).finish_at(outcome, START + SECOND)
-    assert slot.given_up == (not stream and outcome in (Outcome.TIMED_OUT, Outcome.CANCELLED))
+    assert slot.timed_out == (not stream and outcome is Outcome.TIMED_OUT)

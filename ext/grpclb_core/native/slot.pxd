@@ -52,7 +52,7 @@ cdef struct SlotWords:
     word failures
     word answered_ns  # time of the last answer before `alive_ns` was last set to 0 (last_answer_ns)
     word unjudged  # finished picks that were neither: cancelled, or never sent
-    word given_up  # timed calls that ended without an answer: timed out, or cancelled
+    word timed_out  # timed calls whose deadline the server let pass
 
 
 cdef inline bint is_newcomer(const SlotWords* slot) noexcept nogil:
@@ -175,8 +175,8 @@ cdef inline void close_call(
             observe_answer(slot, <double> elapsed_ns, now_ns, rate)
         elif outcome != DROPPED:
             observe_bound(slot, <double> elapsed_ns, now_ns, rate)
-            if outcome != FAILURE:
-                add(&slot.given_up, 1)
+            if outcome == TIMED_OUT:
+                add(&slot.timed_out, 1)
     if outcome == SUCCESS:
         store(&slot.alive_ns, now_ns)
         count(&slot.successes, &slot.successes_free, 1, held)

@@ -61,9 +61,9 @@ cdef class Slot:
         return is_newcomer(self.words)
 
     @property
-    def given_up(self) -> int:
-        """Timed calls that ended without an answer of any kind: timed out, or cancelled."""
-        return load(&self.words.given_up)
+    def timed_out(self) -> int:
+        """Timed calls whose deadline the server let pass; they are among the failures."""
+        return load(&self.words.timed_out)
 
     @property
     def last_answer_ns(self) -> int:
