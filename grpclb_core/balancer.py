@@ -29,7 +29,7 @@ from .observe import BalancerSnapshot, EndpointSnapshot
 from .policies import Policy, parse_policy
 from .resolve import Resolver, parse_target, resolver_for
 from .resolve.static import EndpointLike, StaticResolver
-from .selection import is_plain, select
+from .selection import is_plain, select, view_of
 from .types import Resolution
 from .upkeep import Upkeep
 
@@ -313,7 +313,7 @@ class Balancer:
         self._in_panic = selection.in_panic
         try:
             seed = self._random.getrandbits(64)
-            view = View(selection.slots, selection.weights) if selection.slots else None
+            view = view_of(selection) if selection.slots else None
             self.current.picker = None if view is None else self.policy.build(view, seed)
         except Exception:  # a policy of the user's, most likely
             logger.exception("%s: no picker could be made; the one before stays", self.target)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .config import Config
 from .endpoints import Candidate, EndpointSet, Member, State, balanced_weights
 from .health import Standing, choose, standing
-from .native import Slot
+from .native import Slot, View
 from .types import Health, Resolution, Verdict
 
 LEAST_WEIGHT = 1e-9
@@ -33,7 +33,7 @@ def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_pl
     ready, share = State.READY, endpoints.share  # looked up once: there may be ten thousand members
     if is_plain:
         able = [member for member in members if member.state is ready]
-        return Selection([one.slot for one in able], tame([one.endpoint.weight * share for one in able]), False)
+        return Selection([one.slot for one in able], [one.endpoint.weight * share for one in able], False)
     standings = [_standing(member) for member in members]
     chosen, in_panic = choose(standings, config.panic_threshold)
     candidates = [Candidate(member.endpoint, usable) for member, usable in zip(members, chosen, strict=True)]
@@ -41,7 +41,7 @@ def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_pl
     least = config.locality.min_endpoints * config.connection.per_endpoint
     weights = balanced_weights(candidates, resolution.locality_weights, home, least)
     weighed = [(member.slot, weight * share) for member, weight in zip(members, weights, strict=True) if weight > 0]
-    return Selection([slot for slot, _ in weighed], tame([weight for _, weight in weighed]), in_panic)
+    return Selection([slot for slot, _ in weighed], [weight for _, weight in weighed], in_panic)
 
 
 def is_plain(resolution: Resolution, config: Config) -> bool:
@@ -56,10 +56,16 @@ def is_plain(resolution: Resolution, config: Config) -> bool:
     )
 
 
+def view_of(selection: Selection) -> View:
+    """Make the view of a selection that is not empty."""
+    try:
+        return View(selection.slots, selection.weights)
+    except ValueError:  # rare enough not to be looked for each time among ten thousand
+        return View(selection.slots, tame(selection.weights))
+
+
 def tame(weights: list[float]) -> list[float]:
     """Return weights that a view takes, whatever came of multiplying them: none is 0 or infinite."""
-    if not weights or (min(weights) > LEAST_WEIGHT * max(weights) and max(weights) < math.inf):
-        return weights
     largest = max((weight for weight in weights if weight < math.inf), default=1.0) or 1.0
     return [max(LEAST_WEIGHT, min(1.0, weight / largest)) for weight in weights]
 

@@ -9,8 +9,7 @@ import pytest
 
 from grpclb_core.config import Config, parse_config
 from grpclb_core.endpoints import Connection, EndpointSet, Member
-from grpclb_core.native import View
-from grpclb_core.selection import is_plain, select
+from grpclb_core.selection import is_plain, select, view_of
 from grpclb_core.types import Address, Endpoint, Health, Locality, Resolution, Verdict
 
 READY, CONNECTING, FAILING = (
@@ -111,7 +110,7 @@ def test_no_weight_becomes_nothing_or_infinite(weights: tuple[float, float]) -> 
     endpoints, members, resolution = fleet(*({"weight": weight} for weight in weights))
     config = parse_config({"connection": {"per_endpoint": 2}})
     selection = select(endpoints, resolution, config, is_plain(resolution, config))
-    assert len(View(selection.slots, selection.weights)) == len(members)
+    assert len(view_of(selection)) == len(members)
 
 
 def test_in_panic_zones_are_not_looked_at() -> None:
