@@ -297,7 +297,7 @@ LIMITS = """\
 - Where nothing has been said on a connection for two pings, C-core pings once a minute, whatever `keepalive_time_s` is.
   A host that vanishes under a stream that is silent is found when the next of these is not answered.
 - A frozen process is found by a ping only where nothing else is said: after `keepalive_time_s` and
-  `keepalive_timeout_s` together. (C-core 1.85 looks at `grpc.http2.ping_timeout_ms` for that, which is set to the same.)
+  `keepalive_timeout_s` together. C-core 1.85 looks at `grpc.http2.ping_timeout_ms` for that, and is told the same.
 - Servers of gRPC want five minutes between pings on a silent connection, unless they are told otherwise. By default
   such a connection, and the streams on it, are ended after four minutes (`too_many_pings`), and then C-core pings half
   as often. Have servers with long silent streams set `grpc.http2.min_ping_interval_without_data_ms` to 30 000.
