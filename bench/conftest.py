@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from grpclb_core.cli.measure.machine import describe_machine
 from grpclb_core.cli.measure.report import Report, Section, to_text
 from grpclb_core.cli.measure.scaffold import Scaffold, load_scaffold
 
+SOURCE = Path(__file__).parent / "native" / "scaffold.pyx"
 SECTIONS = pytest.StashKey[list[Section]]()
 
 
 @pytest.fixture(scope="session")
 def scaffold() -> Scaffold:
-    """Return the compiled scaffolding."""
-    loaded = load_scaffold()
-    if loaded is None:
-        pytest.skip("the scaffolding needs Cython, setuptools and a C compiler")
+    """Return the compiled scaffolding, whose source is here, wherever the package was installed."""
+    loaded = load_scaffold(SOURCE)
+    assert loaded is not None, "a source that is named is built, or it is an error"
     return loaded
 
 

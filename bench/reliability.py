@@ -20,6 +20,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +138,17 @@ SOURCE_ROWS = [
     ),
 ]
 
+
+async def out(scenario: Callable[[str, float], Awaitable[Report]], policy: str, seconds: float, folder: Path) -> Report:
+    """Have a server out for as long as tells something."""
+    return await scenario(policy, min(seconds, OUT_S))
+
+
+async def restarted(draining: bool, seconds: float, folder: Path) -> Report:
+    """Restart servers, which takes as long as it takes."""
+    return await deploys.rolling_restart(draining)
+
+
 SERVER_ROWS = [
     Row(
         "F1 one of four processes is killed, with calls on it",
@@ -150,7 +162,7 @@ SERVER_ROWS = [
         Row(
             f"F2 one of four hosts vanishes; {policy}",
             "out after 2 s without an answer (`silence_s`); another connection is made meanwhile",
-            lambda seconds, folder, policy=policy: silence.vanished(policy, min(seconds, OUT_S)),  # type: ignore[misc]
+            partial(out, silence.vanished, policy),
             "faults/test_silence.py::test_a_host_that_vanished_gets_no_calls_and_is_back_when_it_is_back",
             may_fail=True,
             within_s=3.0,
@@ -161,7 +173,7 @@ SERVER_ROWS = [
     Row(
         "F3 one of four processes freezes",
         "the same",
-        lambda seconds, folder: silence.frozen("p2c_ewma", min(seconds, OUT_S)),
+        partial(out, silence.frozen, "p2c_ewma"),
         "faults/test_silence.py::test_a_frozen_process_gets_no_calls_and_is_back_when_it_thaws",
         may_fail=True,
         within_s=3.0,
@@ -170,7 +182,7 @@ SERVER_ROWS = [
         Row(
             f"F3 the handlers of one of four servers hang; {policy}",
             "out after 2 s; tried again over a new connection, after 0, 1, 2, 4... 30 s",
-            lambda seconds, folder, policy=policy: silence.hanging(policy, min(seconds, OUT_S)),  # type: ignore[misc]
+            partial(out, silence.hanging, policy),
             "faults/test_silence.py::test_a_server_whose_handlers_hang_gets_a_call_now_and_then",
             may_fail=True,
         )
@@ -180,7 +192,7 @@ SERVER_ROWS = [
         Row(
             f"F4 all of four servers are restarted, one by one; the source {how}",
             "no new calls once it is told; GOAWAY reconnects at once",
-            lambda seconds, folder, draining=draining: deploys.rolling_restart(draining),  # type: ignore[misc]
+            partial(restarted, draining),
             "faults/test_deploys.py::test_a_rolling_restart_fails_no_call",
         )
         for how, draining in (("drops them", False), ("says they drain", True))

@@ -19,14 +19,14 @@ import grpc
 import grpc.aio
 
 from .config import Config, parse_config
-from .credentials import Identity
+from .credentials import identity_of
 from .endpoints import Dialer, Member, State, Subset
 from .endpoints.dial import ChannelOption
 from .errors import ConfigError, ResolutionError, WrongEventLoopError
 from .identity import ReloadingCredentials
-from .native import CurrentPicker, MultiCallable, RandomPicker, Slot, Ticket, View, now_ns
+from .native import CurrentPicker, MultiCallable, Picker, RandomPicker, Slot, Ticket, View, now_ns
 from .observe import BalancerSnapshot, EndpointSnapshot
-from .policies import Policy, parse_policy
+from .policies import P2cEwma, Policy, parse_policy
 from .resolve import Resolver, parse_target, resolver_for
 from .resolve.static import EndpointLike, StaticResolver
 from .selection import is_plain, select, view_of
@@ -78,12 +78,9 @@ class Balancer:
         self.is_secure = credentials is not None
         self.target, self._resolver = _source(target, self.config)
         self.current = CurrentPicker(self.lost)
-        self._identity: Identity | None = None
-        if isinstance(credentials, ReloadingCredentials):
-            self._identity = Identity(credentials)
-            credentials = self._identity.credentials
+        first, self._identity = identity_of(credentials)
         self._verification = None if self._identity is None else self._identity.verification
-        self._dialer = Dialer(credentials, options, compression, self._resolver.authority, self.config.connection)
+        self._dialer = Dialer(first, options, compression, self._resolver.authority, self.config.connection)
         self._random = random.Random(self.config.seed)
         self._upkeep = Upkeep(
             self._dialer,
@@ -99,14 +96,11 @@ class Balancer:
         self._subset = Subset(self.config.subset_size, self._random.getrandbits(64))
         self._resolution = Resolution(())
         self._is_plain = True
-        self._in_panic = False
-        self._panics = 0
-        self._resolved = False
+        self._in_panic, self._panics = False, 0
+        self._resolved = self._closed = self._stopping = False
         self._resolver_error: ResolutionError | None = None
-        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: set[asyncio.Task[Any]] = set()
-        self._stopping = False
         self._supervisor: asyncio.Task[None] | None = None
         self._scope: anyio.CancelScope | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -311,13 +305,16 @@ class Balancer:
         selection = select(self._endpoints, self._resolution, self.config, self._is_plain)
         self._panics += selection.in_panic and not self._in_panic
         self._in_panic = selection.in_panic
-        try:
-            seed = self._random.getrandbits(64)
-            view = view_of(selection) if selection.slots else None
-            self.current.picker = None if view is None else self.policy.build(view, seed)
-        except Exception:  # a policy of the user's, most likely
-            logger.exception("%s: no picker could be made; the one before stays", self.target)
+        self.current.picker = self._build(view_of(selection)) if selection.slots else None
         self._wake()
+
+    def _build(self, view: View) -> Picker:
+        seed = self._random.getrandbits(64)
+        try:
+            return self.policy.build(view, seed)
+        except Exception:  # a policy of the user's, most likely
+            logger.exception("%s: the policy made no picker; the default one takes its place", self.target)
+            return P2cEwma().build(view, seed)
 
     @property
     def state(self) -> Connectivity:

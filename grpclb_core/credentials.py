@@ -15,6 +15,20 @@ from .upkeep import Verify
 logger = logging.getLogger("grpclb_core")
 
 
+def identity_of(
+    credentials: grpc.ChannelCredentials | ReloadingCredentials | None,
+) -> tuple[grpc.ChannelCredentials | None, Identity | None]:
+    """Return the credentials to begin with, and what becomes of them if they come from files.
+
+    Raises:
+        IdentityError: the files cannot be used.
+    """
+    if not isinstance(credentials, ReloadingCredentials):
+        return credentials, None
+    identity = Identity(credentials)
+    return identity.credentials, identity
+
+
 class Identity:
     """Who this client is to its servers, and who they have to be.
 

@@ -80,9 +80,9 @@ async def _shake_hands(address: Address, context: ssl.SSLContext, server_name: s
         tls = await TLSStream.wrap(
             stream, server_side=False, hostname=server_name, ssl_context=context, standard_compatible=False
         )
-        if tls.extra(TLSAttribute.alpn_protocol) != "h2":  # noqa: S610 - nothing of Django's
+        if tls.extra(TLSAttribute.alpn_protocol) != "h2":
             raise IdentityError(f"{address}: it does not speak HTTP/2 over TLS (ALPN h2), so it is no gRPC server")
-        certificate = tls.extra(TLSAttribute.peer_certificate)  # noqa: S610
+        certificate = tls.extra(TLSAttribute.peer_certificate)
     names = cast("Iterable[tuple[str, str]]", (certificate or {}).get("subjectAltName", ()))
     return tuple(value for kind, value in names if kind == "URI")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import cast
 
 import dns.exception
 import dns.flags
@@ -31,8 +32,8 @@ class NameServer(asyncio.DatagramProtocol):
         self.lookups = 0
         """Questions for IPv4 addresses; each lookup asks one."""
 
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
-        self._transport = transport
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     @property
     def port(self) -> int:

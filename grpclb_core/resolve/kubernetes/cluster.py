@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from base64 import b64decode
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -230,16 +231,13 @@ def _named(entries: list[EntryT], name: str, where: str, kind: str) -> EntryT:
 
 
 def _load(path: Path) -> _Kubeconfig:
-    try:
-        import yaml  # noqa: F401 - what msgspec reads YAML with
-    except ImportError:
-        raise ConfigError("a kubeconfig needs PyYAML; pip install 'grpclb-core[k8s]'") from None
+    if find_spec("yaml") is None:  # which msgspec reads YAML with
+        raise ConfigError("a kubeconfig needs PyYAML; pip install 'grpclb-core[k8s]'")
     try:
         loaded = msgspec.yaml.decode(_text_of(path), type=_Kubeconfig | None)
     except Exception as error:  # PyYAML's constructors raise what comes: ValueError, KeyError, AttributeError
-        reason = " ".join(
-            str(error).split("\n")[:2]
-        )  # PyYAML goes on with a piece of the file, which has secrets in it
+        # Two lines and no more: PyYAML goes on with a piece of the file, which has secrets in it.
+        reason = " ".join(str(error).split("\n")[:2])
         raise ConfigError(f"kubeconfig {path}: it cannot be understood ({reason}); repair it") from None
     return _with_full_paths(loaded or _Kubeconfig(), path.parent)
 

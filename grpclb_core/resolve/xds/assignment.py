@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from envoy.config.core.v3.address_pb2 import Address as AddressMessage  # type: ignore[import-untyped]
+from envoy.config.core.v3.address_pb2 import Address as AddressMessage
 from envoy.config.core.v3.address_pb2 import SocketAddress
-from envoy.config.core.v3.health_check_pb2 import HealthStatus  # type: ignore[import-untyped]
-from envoy.config.endpoint.v3.endpoint_components_pb2 import (  # type: ignore[import-untyped]
+from envoy.config.core.v3.health_check_pb2 import HealthStatus
+from envoy.config.endpoint.v3.endpoint_components_pb2 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
-from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment  # type: ignore[import-untyped]
-from envoy.type.v3.percent_pb2 import FractionalPercent  # type: ignore[import-untyped]
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.type.v3.percent_pb2 import FractionalPercent
 from google.protobuf.message import DecodeError
 
 from ...errors import ConfigError, ResolutionError

@@ -20,6 +20,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", MAX_ANSWER),
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_S * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),  # which C-core 1.85 looks at in its place
     ("grpc.use_local_subchannel_pool", 1),  # else channels share connections, and the waits between them
     ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT_S * 1000)),  # which C-core takes for the time to connect
     ("grpc.enable_retries", 0),

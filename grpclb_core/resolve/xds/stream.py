@@ -14,8 +14,8 @@ from importlib.metadata import version as version_of
 from typing import NamedTuple
 
 import msgspec
-from envoy.config.core.v3.base_pb2 import Node as NodeMessage  # type: ignore[import-untyped]
-from envoy.service.discovery.v3.discovery_pb2 import (  # type: ignore[import-untyped]
+from envoy.config.core.v3.base_pb2 import Node as NodeMessage
+from envoy.service.discovery.v3.discovery_pb2 import (
     DeltaDiscoveryRequest,
     DeltaDiscoveryResponse,
     DiscoveryRequest,
