@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import ssl
+import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -247,14 +247,7 @@ class TestKubeconfig:
             read_kubeconfig([tmp_path / "absent"])
 
     def test_without_yaml(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = builtins.__import__
-
-        def without(name: str, *arguments: Any, **options: Any) -> Any:
-            if name == "yaml":
-                raise ImportError(name)
-            return real(name, *arguments, **options)
-
-        monkeypatch.setattr(builtins, "__import__", without)
+        monkeypatch.setitem(sys.modules, "yaml", None)
         with pytest.raises(ConfigError, match=r"pip install 'grpclb-core\[k8s\]'"):
             read_kubeconfig([tmp_path / "config"])
 
