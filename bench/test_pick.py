@@ -35,7 +35,7 @@ def run(benchmark: BenchmarkFixture, pick: Callable[[], object], picks: int = PI
 def test_policy(benchmark: BenchmarkFixture, policy: str, size: int) -> None:
     benchmark.group = f"{PICKS} x pick + finish, {size} endpoints"
     fleet = Fleet(size, SEED)
-    run(benchmark, POLICIES[policy]().build(fleet.view, SEED).pick)
+    run(benchmark, POLICIES[policy]().build(fleet.view, SEED, 0).pick)
 
 
 @pytest.mark.parametrize("kind", ["EmptyPicker", "ClockedPicker", "NullPicker"])
@@ -55,7 +55,7 @@ def test_plain_python(benchmark: BenchmarkFixture) -> None:
 def test_without_gil(benchmark: BenchmarkFixture, scaffold: Scaffold, size: int) -> None:
     benchmark.group = f"{PICKS} x choose + open_call + close_call in C"
     fleet = Fleet(size, SEED)
-    picker = POLICIES["p2c_ewma"]().build(fleet.view, SEED)
+    picker = POLICIES["p2c_ewma"]().build(fleet.view, SEED, 0)
     benchmark.pedantic(scaffold.pick_and_finish, args=(picker, PICKS), rounds=ROUNDS, warmup_rounds=2)
 
 

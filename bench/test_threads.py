@@ -22,7 +22,7 @@ ROUNDS = 10
 def test_threads(benchmark: BenchmarkFixture, scaffold: Scaffold, kind: str, threads: int) -> None:
     benchmark.group = f"{PICKS} x pick + finish in each thread, {kind}"
     fleet = Fleet(REFERENCE_SIZE, SEED)
-    picker = P2cEwma().build(fleet.view, SEED)
+    picker = P2cEwma().build(fleet.view, SEED, 0)
     work = partial(pick_and_finish, picker.pick) if kind == "from Python" else partial(scaffold.pick_and_finish, picker)
     benchmark.pedantic(threaded_ns, args=(work, threads, PICKS), rounds=ROUNDS, warmup_rounds=1)
 

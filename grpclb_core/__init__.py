@@ -15,9 +15,13 @@ from .config import (
     ConsulConfig,
     DnsConfig,
     EtcdConfig,
+    FailurePercentageEjection,
     FileConfig,
     HealthConfig,
     KubernetesConfig,
+    OutlierConfig,
+    OutlierDetection,
+    SuccessRateEjection,
     XdsConfig,
 )
 from .errors import (
@@ -32,7 +36,7 @@ from .errors import (
 )
 from .identity import ReloadingCredentials
 from .observe import BalancerSnapshot, EndpointSnapshot
-from .policies import LeastRequest, P2cEwma, Policy, Random, RoundRobin
+from .policies import LeastRequest, P2cEwma, PickFirst, Policy, Random, RingHash, RoundRobin, WeightedRoundRobin
 from .types import Address, Drop, Endpoint, Health, Locality, Outcome, Resolution
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "Endpoint",
     "EndpointSnapshot",
     "EtcdConfig",
+    "FailurePercentageEjection",
     "FileConfig",
     "GrpclbError",
     "Health",
@@ -61,14 +66,20 @@ __all__ = [
     "Locality",
     "NativeModuleError",
     "Outcome",
+    "OutlierConfig",
+    "OutlierDetection",
     "P2cEwma",
+    "PickFirst",
     "Policy",
     "Random",
     "ReloadingCredentials",
     "Resolution",
     "ResolutionError",
+    "RingHash",
     "RoundRobin",
+    "SuccessRateEjection",
     "TargetError",
+    "WeightedRoundRobin",
     "WrongEventLoopError",
     "XdsConfig",
     "insecure_channel",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
@@ -20,16 +21,21 @@ import grpc.aio
 
 from .config import Config, parse_config
 from .credentials import identity_of
-from .endpoints import Dialer, Member, State, Subset
+from .endpoints import Dialer, Member, State
 from .endpoints.dial import ChannelOption
 from .errors import ConfigError, ResolutionError, WrongEventLoopError
 from .identity import ReloadingCredentials
+from .load import LoadReports
 from .native import CurrentPicker, MultiCallable, Picker, RandomPicker, Slot, Ticket, View, now_ns
 from .observe import BalancerSnapshot, EndpointSnapshot
-from .policies import P2cEwma, Policy, parse_policy
+from .outliers import Outliers
+from .policies import P2cEwma, Policy, goes_by_name, rebuild_s, takes_reports
+from .reach import Reach
 from .resolve import Resolver, parse_target, resolver_for
 from .resolve.static import EndpointLike, StaticResolver
-from .selection import is_plain, select, view_of
+from .roster import roster_of
+from .selection import Selection, is_plain, select, view_of
+from .service_config import ServiceConfigs
 from .types import Resolution
 from .upkeep import Upkeep
 
@@ -37,6 +43,9 @@ Connectivity = grpc.ChannelConnectivity
 
 # Pause before a resolver that crashed is started again: gRPC's initial connection backoff.
 RESTART_S = 1.0
+
+# Steps in which a server that came gets its full share: each moves no more of the load than the noise of the draws.
+WARMING_STEPS = 20
 
 # How often a balancer that is closing looks whether its last call has ended.
 CLOSING_POLL_S = 0.01
@@ -53,13 +62,15 @@ class Balancer:
     Args:
         target: a gRPC target string, a list of endpoints, or a resolver.
         credentials: channel credentials for every connection, or files to read them from; None for plaintext.
-        options: channel options passed on to every connection.
+        options: channel options passed on to every connection. A service config among them goes for the whole, as the
+            default where the resolver says nothing.
         compression: passed on to every connection.
-        policy: a policy object or the name of one; `P2cEwma()` by default.
+        policy: a policy object or the name of one, whatever a service config says; by default what that says, and
+            `P2cEwma()` without one.
         config: a `Config`, or a mapping of its fields.
 
     Raises:
-        ConfigError: target, policy or config cannot be used.
+        ConfigError: target, policy, config or service config cannot be used.
         IdentityError: the files of the credentials cannot be used.
     """
 
@@ -73,15 +84,19 @@ class Balancer:
         policy: Policy | str | None = None,
         config: Config | Mapping[str, object] | None = None,
     ) -> None:
-        self.config = parse_config(config)
-        self.policy = parse_policy(policy)
+        self._own_config = parse_config(config)
+        self._service = ServiceConfigs(policy, options or ())
+        self.config, self.policy = self._service.applied_to(self._own_config), self._service.policy
         self.is_secure = credentials is not None
         self.target, self._resolver = _source(target, self.config)
         self.current = CurrentPicker(self.lost)
         first, self._identity = identity_of(credentials)
         self._verification = None if self._identity is None else self._identity.verification
-        self._dialer = Dialer(first, options, compression, self._resolver.authority, self.config.connection)
+        left = self._service.options
+        self._dialer = Dialer(first, left, compression, self._resolver.authority, self.config.connection)
+        self._dialer.service_config = self._service.for_connections
         self._random = random.Random(self.config.seed)
+        self._load = LoadReports(weakref.ref(self), self._random)
         self._upkeep = Upkeep(
             self._dialer,
             self.config,
@@ -90,13 +105,18 @@ class Balancer:
             changed=self._publish,
             lost=self._refresh,
             forget=self._forget,
+            greet=self._greet,
             verify=self._verification,
+            load=self._load,
+            looked=self._look,
         )
         self._endpoints = self._upkeep.endpoints
-        self._subset = Subset(self.config.subset_size, self._random.getrandbits(64))
+        self._outliers = Outliers(self._endpoints, self.config, self._random, self._publish)
+        self._reach = Reach(self._upkeep, self.config, self._random, self._refresh)
         self._resolution = Resolution(())
         self._is_plain = True
         self._in_panic, self._panics = False, 0
+        self._adopted = anyio.Event()
         self._resolved = self._closed = self._stopping = False
         self._resolver_error: ResolutionError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -228,6 +248,8 @@ class Balancer:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._resolve)
+            tasks.start_soon(self._rebuild)
+            tasks.start_soon(self._outliers.run)
             if self._identity is not None:
                 tasks.start_soon(self._identity.follow, self._renew)
             await self._upkeep.run(tasks)
@@ -255,14 +277,30 @@ class Balancer:
             return  # closed before the resolver had a chance to answer
         self._resolution = resolution
         self.current.sheds = bool(resolution.drops)
+        if self._service.take(resolution.service_config):
+            self._adopt()
         self._is_plain = self._verification is None and is_plain(resolution, self.config)
         self._resolved = True
         self._resolver_error = None
         try:
-            self._upkeep.update(self._subset.of(resolution.endpoints))
+            self._reach.update(resolution.endpoints, self.policy)
         except Exception as error:
             logger.exception("%s: the endpoints cannot be used", self.target)
             self.fail(ResolutionError(f"the endpoints cannot be used ({type(error).__name__}: {error})"))
+
+    def _adopt(self) -> None:
+        """Go by the service config that counts now; slots, and where they can stay connections, are kept."""
+        service = self._service
+        if service.fault is not None:
+            logger.warning("%s: the service config is refused, the one before stays: %s", self.target, service.fault)
+            return
+        self.config, self.policy = service.applied_to(self._own_config), service.policy
+        self._upkeep.adopt(self.config, self.policy.decay_s)
+        self._outliers.config = self.config
+        if service.for_connections != self._dialer.service_config:
+            self._dialer.service_config = service.for_connections
+            self._upkeep.renew()
+        self._adopted.set()
 
     def fail(self, error: ResolutionError) -> None:
         """Take note of a failed lookup; the endpoints stay as they are."""
@@ -298,23 +336,56 @@ class Balancer:
         for method in self._methods:
             method.forget(slot)
 
+    def _greet(self, member: Member) -> None:
+        self._outliers.greet(member)
+
     # The picker in force
 
     def _publish(self) -> None:
         """Put a picker over the ready endpoints in place of the one before."""
-        selection = select(self._endpoints, self._resolution, self.config, self._is_plain)
+        self._reach.follow()
+        self._outliers.catch_up()
+        selection = select(
+            self._endpoints, self._resolution, self.config, self._all_alike, asyncio.get_running_loop().time()
+        )
         self._panics += selection.in_panic and not self._in_panic
         self._in_panic = selection.in_panic
-        self.current.picker = self._build(view_of(selection)) if selection.slots else None
+        picker = self._build(self._view_of(selection)) if selection.slots and self._reach.is_settled else None
+        if picker is not None:
+            picker.reporter = self._load if takes_reports(self.policy) else None
+        self.current.picker = picker
         self._wake()
 
+    def _look(self) -> None:
+        if self._reach.follow():
+            self._publish()
+
+    @property
+    def _all_alike(self) -> bool:
+        return self._is_plain and not self._outliers.any_ejected
+
+    def _view_of(self, selection: Selection) -> View:
+        named = goes_by_name(self.policy)
+        return view_of(selection, roster_of(self._endpoints, selection, self._all_alike) if named else None)
+
     def _build(self, view: View) -> Picker:
-        seed = self._random.getrandbits(64)
+        seed, now = self._random.getrandbits(64), now_ns()
         try:
-            return self.policy.build(view, seed)
+            return self.policy.build(view, seed, now)
         except Exception:  # a policy of the user's, most likely
             logger.exception("%s: the policy made no picker; the default one takes its place", self.target)
-            return P2cEwma().build(view, seed)
+            return P2cEwma().build(view, seed, now)
+
+    async def _rebuild(self) -> None:
+        """Build the picker anew as often as the policy, or servers that are warming up, want it."""
+        warming_s = self.config.slow_start.window_s / WARMING_STEPS or math.inf
+        while True:
+            self._adopted = anyio.Event()
+            with anyio.move_on_after(min(rebuild_s(self.policy) or math.inf, warming_s)):
+                await self._adopted.wait()
+                continue  # with another policy, perhaps
+            if self.current.picker is not None:
+                self._publish()
 
     @property
     def state(self) -> Connectivity:
@@ -327,6 +398,8 @@ class Balancer:
             return Connectivity.IDLE
         if len(self._endpoints):
             state = self._endpoints.state()
+            if self._reach.is_failing:
+                return Connectivity.TRANSIENT_FAILURE
             if state is Connectivity.READY and self.current.picker is None and not self._stopping:
                 return self._state_of_the_unusable()
             return state
@@ -400,9 +473,12 @@ class Balancer:
             policy=self.policy.name,
             state=self.state.name.lower(),
             resolver_error=str(self._resolver_error) if self._resolver_error else None,
+            service_config_error=self._service.fault,
             known=len(self._resolution.endpoints),
             in_panic=self._in_panic,
             panics=self._panics,
+            ejections=self._outliers.ejections,
+            readmissions=self._outliers.readmissions,
             endpoints=tuple(_snapshot(member, now, self.policy.decay_s) for member in members),
         )
 
@@ -430,6 +506,9 @@ def _snapshot(member: Member, now: int, decay_s: float) -> EndpointSnapshot:
         zone=member.endpoint.locality.zone,
         health=member.endpoint.health.value,
         verdict=member.verdict.value,
+        is_ejected=member.is_ejected,
+        is_on_trial=slot.is_on_trial,
+        outlier_reason=member.outlier_reason,
         in_flight=slot.in_flight,
         streams=slot.streams,
         picks=slot.picks,

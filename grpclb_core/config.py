@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -11,8 +12,11 @@ from .errors import ConfigError
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 PositiveCount = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]  # uint32, where it stands for a field of protobuf
+Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 
 class DnsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +42,9 @@ class DnsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Ceiling on what this process asks one name server for one name; lookups beyond it wait, and share an answer. Half
     of it is the steady pace: A and AAAA once a second, as `min_ttl_s` allows one channel. The other half is for bursts.
     8 is the least: A and AAAA each 30 s, as C-core's own limit, and each once more over TCP."""
+    service_config: bool = False
+    """Look for a service config too: a third query, TXT of `_grpc_config.<host>` (gRFC A2). Off, as it is in C-core
+    unless the channel option `grpc.service_config_disable_resolution` is 0, which turns it on here as well."""
 
     def __post_init__(self) -> None:
         if self.min_ttl_s > self.max_ttl_s:
@@ -238,6 +245,18 @@ class LocalityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """With fewer usable endpoints zones are not looked at (Envoy's `min_cluster_size`)."""
 
 
+class SlowStartConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a server that just came up gets its share little by little; the names and defaults are Envoy's."""
+
+    window_s: Seconds = 0.0
+    """Time until it has its full share; 0 gives it that at once. Only one that is slow for a while after its start needs
+    more than the one call at a time that p2c_ewma gives it until its first answer, and its latency after that."""
+    aggression: Positive = 1.0
+    """1 adds to the share evenly; above, sooner; below, later."""
+    least_part: Fraction = 0.1
+    """The part of its share that it begins with."""
+
+
 class HealthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whether, and how patiently, servers are asked about themselves (`grpc.health.v1`).
 
@@ -263,6 +282,99 @@ class HealthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             )
 
 
+class SuccessRateEjection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A50's first algorithm: who succeeds much less often than the others. Defaults are those of gRFC A50."""
+
+    stdev_factor: Count = 1900
+    """Thousandths of a standard deviation that a success rate may be below the mean."""
+    enforcement_percentage: Percent = 100
+    """How many of a hundred outliers are ejected, drawn at random."""
+    minimum_hosts: Count = 5
+    """With fewer endpoints that have calls enough, nobody is ejected."""
+    request_volume: Count = 100
+    """Calls in an interval that are enough."""
+
+
+class FailurePercentageEjection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A50's second algorithm: who fails too many of its calls. Defaults are those of gRFC A50."""
+
+    threshold: Percent = 85
+    """Percent of its calls that an endpoint may fail."""
+    enforcement_percentage: Percent = 100
+    """How many of a hundred outliers are ejected, drawn at random. (In grpc-go the default is 0, as in Envoy.)"""
+    minimum_hosts: Count = 5
+    """With fewer endpoints that have calls enough, nobody is ejected."""
+    request_volume: Count = 50
+    """Calls in an interval that are enough."""
+
+
+class OutlierDetection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Outlier detection as gRPC has it; without either algorithm, there is none. Defaults are those of gRFC A50."""
+
+    interval_s: Seconds = 10.0
+    """Time between two looks at the calls of all endpoints."""
+    base_ejection_time_s: Seconds = 30.0
+    """How long the first ejection lasts; the next ones last a multiple of it."""
+    max_ejection_time_s: Seconds = 300.0
+    """Ceiling of that, if it is above `base_ejection_time_s`."""
+    max_ejection_percent: Percent = 10
+    """Once so many of a hundred endpoints are ejected, no further one is. One always may be, unless this is 0."""
+    success_rate_ejection: SuccessRateEjection | None = None
+    failure_percentage_ejection: FailurePercentageEjection | None = None
+
+    @property
+    def detects(self) -> bool:
+        return self.success_rate_ejection is not None or self.failure_percentage_ejection is not None
+
+    @property
+    def longest_ejection_s(self) -> float:
+        return max(self.base_ejection_time_s, self.max_ejection_time_s)
+
+
+class OutlierConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When an endpoint is done without because its calls fail; a rule whose figure is 0 is off.
+
+    Raises:
+        ConfigError: the first pause is above the ceiling of pauses.
+    """
+
+    consecutive_failures: Count = 7
+    """So many calls failed in a row eject an endpoint (linkerd's default). One that fails a fifth of its calls gets
+    there once in 80 000 calls."""
+    success_ratio: Fraction = 0.8
+    """An endpoint whose share of successes is below this share of the others' is ejected (linkerd's default)."""
+    min_requests: PositiveCount = 20
+    """Calls in the window without which nobody is ejected for their success ratio. With linkerd's 5, an endpoint that
+    fails a tenth of its calls as all others do is taken for an outlier in 8 % of windows, with 20 in 1 %. One that
+    fails all its calls is found by `consecutive_failures` long before."""
+    window_s: PositiveSeconds = 10.0
+    """The time over which that share is taken (linkerd's default, and the interval of A50)."""
+    connection_failures: Count = 5
+    """After so many connections that failed or broke without a call answered in between, an endpoint begins on trial
+    (finagle's failure accrual takes as many failures in a row)."""
+    first_pause_s: PositiveSeconds = 1.0
+    """How long an endpoint is left alone at first; twice as long each further time (linkerd's default)."""
+    max_pause_s: PositiveSeconds = 60.0
+    """Ceiling of that time, jitter included (linkerd's default)."""
+    jitter: Fraction = 0.5
+    """Each pause is lengthened by a random part of this share of itself, so that clients spread (linkerd's default)."""
+    max_ejected_share: Fraction = 0.5
+    """The most that these rules have out or on trial at once, as a share of the endpoints that are connected; one may
+    always be, where there are two. Half is what `Config.panic_threshold` leaves. 0 turns all of them off."""
+    a50: OutlierDetection = OutlierDetection()
+    """gRPC's own rules beside these, which need five endpoints that are called often; off."""
+
+    def __post_init__(self) -> None:
+        if self.first_pause_s > self.max_pause_s:
+            raise ConfigError(f"first_pause_s {self.first_pause_s} is above max_pause_s {self.max_pause_s}; lower it")
+
+    @property
+    def accrues(self) -> bool:
+        """Whether any rule beside those of A50 is on."""
+        rules = (self.consecutive_failures, self.success_ratio, self.connection_failures)
+        return self.max_ejected_share > 0 and any(rules)
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that can be set on a balanced channel beside its target and its policy."""
 
@@ -275,6 +387,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     connection: ConnectionConfig = ConnectionConfig()
     health: HealthConfig = HealthConfig()
     locality: LocalityConfig = LocalityConfig()
+    slow_start: SlowStartConfig = SlowStartConfig()
+    outliers: OutlierConfig = OutlierConfig()
     subset_size: PositiveCount = 64
     """Endpoints of one priority to connect to, at most; of a larger set a random part is taken (gRFC A68)."""
     panic_threshold: Fraction = 0.5
@@ -314,6 +428,13 @@ def parse_struct(kind: type[StructT], raw: object, path: str) -> StructT:
     return parsed
 
 
+def _nested(annotation: Any) -> tuple[type[msgspec.Struct] | None, bool]:
+    """Return the struct that an option holds, if it is one, and whether it may be None instead."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    return (structs[0] if structs else None), type(None) in kinds
+
+
 def _collect(kind: type[StructT], raw: object, path: str, problems: list[str]) -> StructT | None:
     if isinstance(raw, kind):
         # Constructors of structs do not check constraints, so a hand-made one is read like any other input.
@@ -328,8 +449,10 @@ def _collect(kind: type[StructT], raw: object, path: str, problems: list[str]) -
         where = f"{path}.{name}"
         if name not in annotations:
             problems.append(f"{where}: unknown option; known are {', '.join(sorted(annotations))}")
-        elif isinstance(annotations[name], type) and issubclass(annotations[name], msgspec.Struct):
-            values[name] = _collect(annotations[name], value, where, problems)
+            continue
+        nested, may_be_none = _nested(annotations[name])
+        if nested is not None and not (value is None and may_be_none):
+            values[name] = _collect(nested, value, where, problems)
         else:
             try:
                 values[name] = msgspec.convert(value, annotations[name])

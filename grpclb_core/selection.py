@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .config import Config
-from .endpoints import Candidate, EndpointSet, Member, State, balanced_weights
+from .endpoints import Candidate, EndpointSet, Member, State, balanced_weights, ramps
 from .health import Standing, choose, standing
 from .native import Slot, View
 from .types import Health, Resolution, Verdict
@@ -24,10 +25,11 @@ class Selection(NamedTuple):
     """Whether so many are unusable that health is not believed."""
 
 
-def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_plain: bool) -> Selection:
+def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_plain: bool, now_s: float) -> Selection:
     """Choose among the ready members by what is known of their health, and weigh them by priority and zone.
 
-    `is_plain` tells that nothing sets one endpoint apart from another but its weight, which saves looking at each.
+    `is_plain` tells that nothing sets one endpoint apart from another but its weight, which saves looking at each;
+    `now_s` is the time on the event loop's clock.
     """
     members = list(endpoints.members())
     ready, share = State.READY, endpoints.share  # looked up once: there may be ten thousand members
@@ -40,6 +42,9 @@ def select(endpoints: EndpointSet, resolution: Resolution, config: Config, is_pl
     home = "" if in_panic else config.locality.zone
     least = config.locality.min_endpoints * config.connection.per_endpoint
     weights = balanced_weights(candidates, resolution.locality_weights, home, least)
+    if config.slow_start.window_s and not in_panic:
+        ages = [(now_s - member.came_s, member.jitter) for member in members]
+        weights = [weight * part for weight, part in zip(weights, ramps(ages, config.slow_start), strict=True)]
     weighed = [(member.slot, weight * share) for member, weight in zip(members, weights, strict=True) if weight > 0]
     return Selection([slot for slot, _ in weighed], [weight for _, weight in weighed], in_panic)
 
@@ -49,6 +54,7 @@ def is_plain(resolution: Resolution, config: Config) -> bool:
     healths = [endpoint.health for endpoint in resolution.endpoints]
     return not (
         config.locality.zone
+        or config.slow_start.window_s
         or config.health.service is not None
         or resolution.locality_weights
         or healths.count(Health.UNKNOWN) < len(healths)
@@ -56,12 +62,12 @@ def is_plain(resolution: Resolution, config: Config) -> bool:
     )
 
 
-def view_of(selection: Selection) -> View:
-    """Make the view of a selection that is not empty."""
+def view_of(selection: Selection, roster: Iterable[tuple[str, float, int]] | None = None) -> View:
+    """Make the view of a selection that is not empty; `roster` for policies that go by names."""
     try:
-        return View(selection.slots, selection.weights)
+        return View(selection.slots, selection.weights, roster)
     except ValueError:  # rare enough not to be looked for each time among ten thousand
-        return View(selection.slots, tame(selection.weights))
+        return View(selection.slots, tame(selection.weights), roster)
 
 
 def tame(weights: list[float]) -> list[float]:
@@ -73,8 +79,8 @@ def tame(weights: list[float]) -> list[float]:
 def _standing(member: Member) -> Standing | None:
     """Return where a member stands for new calls; None if it is not connected."""
     if member.state is State.READY and member.is_trusted:
-        return standing(member.endpoint.health, member.verdict)
+        return standing(member.endpoint.health, member.verdict, member.is_ejected)
     # One on its way is worth waiting for, if it will be usable; else a poor one that connects sooner would be taken.
-    is_coming = member.state in (State.CONNECTING, State.IDLE)
+    is_coming = member.state in (State.CONNECTING, State.IDLE) and not member.is_ejected
     awaited = standing(member.endpoint.health, Verdict.PENDING) if is_coming else None
     return awaited if awaited is Standing.PENDING else None

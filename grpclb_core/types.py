@@ -34,6 +34,10 @@ class Outcome(IntEnum):
     """The call never left this process, or nobody knows how it ended: it says nothing of the server."""
     TIMED_OUT = 4
     """The server let the deadline pass: a failure that is no sign of life."""
+    UNAVAILABLE = 5
+    """A failure: the server, or the way to it, was not there (UNAVAILABLE)."""
+    RATE_LIMITED = 6
+    """A failure: the server wants fewer calls (RESOURCE_EXHAUSTED)."""
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
@@ -163,3 +167,32 @@ class Resolution(msgspec.Struct, frozen=True):
     locality_weights: Mapping[Locality, float] = {}
     """The share of each locality, where the source gives one; the weights of endpoints count within theirs."""
     drops: tuple[Drop, ...] = ()
+    service_config: str | None = None
+    """What the source says of the balancing itself, as gRPC's JSON; None where it says nothing."""
+
+
+IN_FLIGHT_METRIC = "grpclb.in_flight"
+"""Name of our own metric in a `LoadReport`: how many calls the server has under way."""
+LATENCY_METRIC = "grpclb.latency_s"
+"""Name of our own metric in a `LoadReport`: seconds that calls took which found the server as loaded as it is."""
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """What a server says of its load; the fields of xds.data.orca.v3.OrcaLoadReport (gRFC A51)."""
+
+    cpu_utilization: float = 0.0
+    """Part of the processor in use; above 1 where the server is past what it was given."""
+    mem_utilization: float = 0.0
+    """Part of the memory in use, from 0 to 1."""
+    application_utilization: float = 0.0
+    """How busy the server is by its own measure; above 1 past its capacity. It goes before `cpu_utilization`."""
+    rps_fractional: float = 0.0
+    """Calls per second that it ends."""
+    eps: float = 0.0
+    """Calls per second that it fails."""
+    utilization: Mapping[str, float] = {}
+    """Other resources by name, each from 0 to 1."""
+    request_cost: Mapping[str, float] = {}
+    """What this one call cost, by name, in units of the application."""
+    named_metrics: Mapping[str, float] = {}
+    """Anything else; `IN_FLIGHT_METRIC` and `LATENCY_METRIC` are here."""

@@ -7,7 +7,8 @@ import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TypeAlias
+from functools import partial
+from typing import Protocol, TypeAlias
 
 import anyio
 import anyio.abc
@@ -25,6 +26,9 @@ from .types import Address, Endpoint, Verdict
 # decides only how soon a connection that broke unused is made again, and one that came up is taken into use.
 POLL_S = 0.05
 POLL_CONNECTING_S = 0.005
+
+# One that is idle has just been asked to connect, and will say so in a moment.
+UNDER_WAY = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 
 # A reading costs half a microsecond, so this keeps all of them together below one hundredth of a core.
 POLL_EACH_S = 50e-6
@@ -46,6 +50,17 @@ fresh_numbers = itertools.count(1000)
 logger = logging.getLogger("grpclb_core")
 
 
+class Listens(Protocol):
+    """Follows what servers report of their load beside the calls."""
+
+    @property
+    def period_s(self) -> float | None:
+        """How often they are to report; None if nobody wants to hear it."""
+
+    async def follow(self, channel: grpc.aio.Channel, slot: Slot) -> None:
+        """Hear the reports of one server, until cancelled."""
+
+
 class Upkeep:
     """Follows the connections of an endpoint set in one task.
 
@@ -57,7 +72,10 @@ class Upkeep:
         changed: called when the set of usable endpoints may be another.
         lost: called when a connection broke that was up.
         forget: called with the slot of an endpoint whose connection is no longer to be used.
+        greet: called with a member that is connected anew.
         verify: looks who listens at an address, and raises `IdentityError` if it is the wrong one.
+        looked: called after each round of looking at the connections, whatever it found.
+        load: follows the load reports of each endpoint.
     """
 
     def __init__(
@@ -70,7 +88,10 @@ class Upkeep:
         changed: Callable[[], None],
         lost: Callable[[], None],
         forget: Callable[[Slot], None],
+        greet: Callable[[Member], None],
         verify: Verify | None = None,
+        load: Listens | None = None,
+        looked: Callable[[], None] | None = None,
     ) -> None:
         settings = config.connection
         self.endpoints = EndpointSet(
@@ -83,7 +104,11 @@ class Upkeep:
         self._changed = changed
         self._lost = lost
         self._forget = forget
+        self._greet = greet
         self._verify = verify
+        self._load = load
+        self._looked = looked
+        self._load_period_s = None if load is None else load.period_s
         self._retired: set[Connection] = set()
         self._checks: dict[Member, anyio.CancelScope] = {}
         self._stirred = anyio.Event()
@@ -115,6 +140,8 @@ class Upkeep:
             self._stirred = anyio.Event()
             self.poll(self.endpoints.members())
             self._listen()
+            if self._looked is not None:
+                self._looked()
             self._let_go()
             with anyio.move_on_after(self._interval_s()):
                 await self._stirred.wait()
@@ -143,6 +170,7 @@ class Upkeep:
                 self._settle(member)
         if changed:
             self._changed()
+            self._stirred.set()  # as more is to be seen soon, and a call may have been the one to look
         if lost:
             self._lost()
         return changed
@@ -153,10 +181,19 @@ class Upkeep:
             self._replace(member)
         self._stirred.set()
 
+    def adopt(self, config: Config, decay_s: float) -> None:
+        """Go by other options from now on; `config.connection` is read when connections are made."""
+        asked, period_s = self._config.health.service, self._load_period_s
+        self._config, self._decay_s = config, decay_s
+        self._load_period_s = None if self._load is None else self._load.period_s
+        if (asked, period_s) != (config.health.service, self._load_period_s):
+            for member in self.endpoints.members():
+                if member.state is State.READY:
+                    self._check(member)
+
     def _interval_s(self) -> float:
         connecting = any(
-            member.connection.state is grpc.ChannelConnectivity.CONNECTING or member.successor is not None
-            for member in self.endpoints.members()
+            member.connection.state in UNDER_WAY or member.successor is not None for member in self.endpoints.members()
         )
         return max(POLL_CONNECTING_S if connecting else POLL_S, len(self.endpoints) * POLL_EACH_S)
 
@@ -164,9 +201,12 @@ class Upkeep:
         """See to what a change of connection asks for."""
         self._retire(member)
         if member.is_new:
+            member.came_s, member.jitter = asyncio.get_running_loop().time(), self._rng.random()
             # It may have been restarted; what its last calls waited for in vain must not keep it out.
             member.slot.forget_latency()
+            member.slot.forget_weight()
             self._check(member)
+            self._greet(member)
         elif member.state is not State.READY:
             self._stop_checking(member)
 
@@ -244,7 +284,8 @@ class Upkeep:
     def _check(self, member: Member) -> None:
         """Begin to check what a new connection leads to."""
         self._stop_checking(member)
-        if self._tasks is not None and (self._verify is not None or self._config.health.service is not None):
+        wishes = (self._verify, self._config.health.service, self._load_period_s)
+        if self._tasks is not None and any(wish is not None for wish in wishes):
             member.is_trusted = self._verify is None
             member.verdict = Verdict.UNKNOWN if self._config.health.service is None else Verdict.PENDING
             self._checks[member] = anyio.CancelScope()
@@ -262,8 +303,12 @@ class Upkeep:
         with scope:
             if self._verify is not None:
                 await self._wait_for_trust(member, self._verify)
-            if service is not None:
-                await watch_health(channel, service, report, rng=self._rng, config=self._config.health)
+            async with anyio.create_task_group() as following:
+                if service is not None:
+                    watch = partial(watch_health, rng=self._rng, config=self._config.health)
+                    following.start_soon(watch, channel, service, report)
+                if self._load is not None and self._load_period_s is not None:
+                    following.start_soon(self._load.follow, channel, member.slot)
 
     async def _wait_for_trust(self, member: Member, verify: Verify) -> None:
         while not member.is_trusted:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # The tests break things on purpose, and C-core logs each of them. It reads this once, when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import hypothesis
 import pytest
+
+# What a shell starts in the background ignores interrupts, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

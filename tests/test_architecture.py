@@ -40,6 +40,7 @@ PUBLIC = [
     "Endpoint",
     "EndpointSnapshot",
     "EtcdConfig",
+    "FailurePercentageEjection",
     "FileConfig",
     "GrpclbError",
     "Health",
@@ -50,14 +51,20 @@ PUBLIC = [
     "Locality",
     "NativeModuleError",
     "Outcome",
+    "OutlierConfig",
+    "OutlierDetection",
     "P2cEwma",
+    "PickFirst",
     "Policy",
     "Random",
     "ReloadingCredentials",
     "Resolution",
     "ResolutionError",
+    "RingHash",
     "RoundRobin",
+    "SuccessRateEjection",
     "TargetError",
+    "WeightedRoundRobin",
     "WrongEventLoopError",
     "XdsConfig",
     "insecure_channel",
@@ -67,11 +74,11 @@ PUBLIC = [
 # Declarations of the compiled core, each standing on those of the lines above it; those of one line do not know
 # one another.
 NATIVE_LAYERS = [
-    {"atomics", "clock", "ewma"},
+    {"atomics", "clock", "ewma", "xxh64"},
     {"draws", "slot"},
     {"view", "ticket"},
     {"picker"},
-    {"multicallable"},
+    {"multicallable", "p2c_ewma", "ring", "stride"},
 ]
 
 # What the compiled core may import of Python; of this package, nothing.

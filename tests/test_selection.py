@@ -25,6 +25,10 @@ class StandIn:
     def __init__(self, address: Address, number: int) -> None:
         self.state = READY
 
+    @property
+    def is_ready(self) -> bool:
+        return self.state is READY
+
     def poll(self) -> bool:
         return True
 
@@ -43,7 +47,7 @@ def chosen(
 ) -> dict[int, float]:
     """Return the weight of each chosen one, by its place."""
     config = config or Config()
-    selection = select(endpoints, resolution, config, is_plain(resolution, config))
+    selection = select(endpoints, resolution, config, is_plain(resolution, config), 0.0)
     place = {member.slot: number for number, member in enumerate(members)}
     return {place[slot]: weight for slot, weight in zip(selection.slots, selection.weights, strict=True)}
 
@@ -69,6 +73,7 @@ def test_the_ready_with_their_weights() -> None:
         ({"priority": 1}, {}, False),
         ({"health": Health.HEALTHY}, {}, False),
         ({}, {"health": {"service": ""}}, False),
+        ({}, {"slow_start": {"window_s": 30}}, False),
     ],
 )
 def test_what_saves_a_look_at_each(fields: dict[str, Any], config: dict[str, Any], plain: bool) -> None:
@@ -99,17 +104,25 @@ def test_one_on_its_way_is_waited_for_rather_than_one_that_is_unwell() -> None:
     assert chosen(endpoints, members, resolution) == {0: 1.0}
 
 
+def test_one_that_just_came_has_a_part_of_its_weight() -> None:
+    endpoints, members, resolution = fleet({"weight": 2.0}, {}, {})
+    members[0].jitter, members[0].came_s = 0.5, -15.0
+    members[1].came_s = members[2].came_s = -60.0
+    config = parse_config({"slow_start": {"window_s": 30}})
+    assert chosen(endpoints, members, resolution, config) == pytest.approx({0: 1.0, 1: 1.0, 2: 1.0})
+
+
 def test_one_that_is_somebody_else_is_not_used_even_in_panic() -> None:
     endpoints, members, resolution = fleet({"health": Health.UNHEALTHY}, {"health": Health.UNHEALTHY})
     members[0].is_trusted = False
     assert chosen(endpoints, members, resolution) == {1: 1.0}
 
 
-@pytest.mark.parametrize("weights", [(1.0, 5e-324), (1e308, 1e-300), (5e-324, 5e-324)])
+@pytest.mark.parametrize("weights", [(1.0, 5e-324), (1e308, 1e-300), (5e-324, 5e-324), (1.7e308,) * 3])
 def test_no_weight_becomes_nothing_or_infinite(weights: tuple[float, float]) -> None:
     endpoints, members, resolution = fleet(*({"weight": weight} for weight in weights))
     config = parse_config({"connection": {"per_endpoint": 2}})
-    selection = select(endpoints, resolution, config, is_plain(resolution, config))
+    selection = select(endpoints, resolution, config, is_plain(resolution, config), 0.0)
     assert len(view_of(selection)) == len(members)
 
 

@@ -77,7 +77,7 @@ def pick_and_finish(Picker picker not None, int64_t count) -> None:
             start_ns = read_clock(clock)
             slot = picker.view.members[picker.choose(start_ns)].slot
             open_call(slot, start_ns, False, False)
-            close_call(slot, SUCCESS, start_ns, read_clock(clock), picker.rate, False, False)
+            close_call(slot, SUCCESS, start_ns, read_clock(clock), &picker.learning, False, False)
 
 
 def slowest_ns(Picker picker not None, int64_t duration_ns) -> int:
@@ -91,7 +91,7 @@ def slowest_ns(Picker picker not None, int64_t duration_ns) -> int:
             slot = picker.view.members[picker.choose(start_ns)].slot
             open_call(slot, start_ns, False, False)
             now_ns = read_clock(clock)
-            close_call(slot, SUCCESS, start_ns, now_ns, picker.rate, False, False)
+            close_call(slot, SUCCESS, start_ns, now_ns, &picker.learning, False, False)
             if now_ns - start_ns > most_ns:
                 most_ns = now_ns - start_ns
     return most_ns

@@ -28,4 +28,4 @@ def drive(Picker picker not None, int64_t calls) -> None:
             slot = picker.view.members[endpoint].slot
             open_call(slot, started_ns, False, False)  # a debt from here on ...
             outcome = SUCCESS if send(endpoint, turn) else FAILURE
-            close_call(slot, outcome, started_ns, read_clock(clock), picker.rate, False, False)  # ... to here, on every path
+            close_call(slot, outcome, started_ns, read_clock(clock), &picker.learning, False, False)  # ... to here, on every path

@@ -227,7 +227,8 @@ def insecure_channel(
         options: channel options, passed on to every connection.
         compression: default compression of the calls.
         interceptors: run in order around every call.
-        policy: how endpoints are chosen: an object such as `RoundRobin()`, a name, or None for `P2cEwma()`.
+        policy: how endpoints are chosen: an object such as `RoundRobin()`, a name, or None for what a service config
+            says, and `P2cEwma()` without one.
         config: a `Config` or a mapping of its fields.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from . import quality
 
 if TYPE_CHECKING:
     from .measure.report import Check, Section
@@ -30,7 +31,7 @@ def add_parser(verbs: Any) -> None:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "bench", help="measure picks and whole calls", description=__doc__.partition("\n")[0]
     )
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="pick|call")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="pick|call|quality")
     pick = kinds.add_parser("pick", help="pick + finish: policies, scaffolding, plain Python, threads, rebuild")
     pick.add_argument("--rounds", type=int, default=PICK_ROUNDS, help="rounds of the picks (default %(default)s)")
     pick.add_argument(
@@ -45,6 +46,7 @@ def add_parser(verbs: Any) -> None:
     call.add_argument("--calls", type=int, default=CALLS, help="calls of one reading (default %(default)s)")
     call.add_argument("--concurrency", type=int, default=CONCURRENCY, help="calls at a time (default %(default)s)")
     call.set_defaults(measure=_call)
+    quality.add_parser(kinds)
     for kind in (pick, call):
         kind.add_argument("--json", action="store_true", help="print JSON for machines")
         kind.add_argument("--check", action="store_true", help="exit with 1 if a budget is missed")

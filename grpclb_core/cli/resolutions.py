@@ -9,6 +9,8 @@ from typing import Protocol
 
 import msgspec
 
+from ..errors import ConfigError
+from ..service_config import parse_service_config
 from ..types import Address, Endpoint, Resolution
 from .text import columns, plain
 
@@ -113,7 +115,17 @@ def _summary(resolution: Resolution) -> str:
     for locality, weight in sorted(resolution.locality_weights.items()):
         parts.append(f"locality {plain(str(locality)) or '-'} weighs {weight:g}")
     parts += [f"drops {100 * drop.fraction:g} % as {plain(drop.category)}" for drop in resolution.drops]
+    if resolution.service_config is not None:
+        parts.append(_service_config(resolution.service_config))
     return ", ".join(parts)
+
+
+def _service_config(text: str) -> str:
+    try:
+        config = parse_service_config(text)
+    except ConfigError as error:
+        return f"a service config that is refused ({plain(error.problems[0])})"
+    return "a service config" if config.policy is None else f"a service config of policy {config.policy.name}"
 
 
 def _texts(endpoint: Endpoint) -> dict[str, str]:
@@ -151,6 +163,7 @@ def _state(resolution: Resolution) -> dict[str, object]:
             for locality, weight in sorted(resolution.locality_weights.items())
         ],
         "drops": msgspec.to_builtins(resolution.drops),
+        "service_config": resolution.service_config,
     }
 
 

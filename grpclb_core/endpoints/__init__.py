@@ -14,6 +14,7 @@ from .member import Member
 from .set import EndpointSet
 from .silence import is_too_long
 from .subset import Subset
+from .warming import ramps
 
 __all__ = [
     "Candidate",
@@ -25,4 +26,5 @@ __all__ = [
     "Subset",
     "balanced_weights",
     "is_too_long",
+    "ramps",
 ]

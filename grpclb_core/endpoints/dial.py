@@ -15,6 +15,7 @@ ChannelOption = tuple[str, object]
 
 DEFAULT_AUTHORITY = "grpc.default_authority"
 TLS_NAME = "grpc.ssl_target_name_override"
+SERVICE_CONFIG = "grpc.service_config"
 NUMBER = "grpclb.connection"  # unknown to C-core, which tells connections apart by every option
 
 
@@ -39,6 +40,8 @@ class Dialer:
         config: ConnectionConfig,
     ) -> None:
         self.credentials = credentials
+        self.service_config: str | None = None
+        """What the connections to come have as their service config, as JSON; it goes for what they apply alone."""
         self._compression = compression
         chosen = tuple(options or ())
         _check(credentials, chosen, compression)
@@ -57,6 +60,8 @@ class Dialer:
         Channels to one address share a connection when they are made alike; another `number` makes another connection.
         """
         options = self._options if number == 0 else (*self._options, (NUMBER, number))
+        if self.service_config is not None:
+            options = (*options, (SERVICE_CONFIG, self.service_config))
         # The factories are looked up on the module each time, because instrumentation replaces them there.
         if self.credentials is None:
             return grpc.aio.insecure_channel(address.uri, options=options, compression=self._compression)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grpc
+
 from ..native import Slot
 from ..types import Endpoint, Verdict
 from .connection import Connection
@@ -39,6 +41,16 @@ class Member:
         """Whether the last poll found another connection up than the one before did."""
         self.is_silent = False
         """Whether it is out because its calls were not answered."""
+        self.is_ejected = False
+        """Whether it is out because its calls failed."""
+        self.outlier_reason: str | None = None
+        """Why it is ejected, or on trial after that; None while it is neither."""
+        self.connection_failures = 0
+        """Connections lost or not made; whoever counts its calls sets it to 0 at a success."""
+        self.came_s = 0.0
+        """When its connection of the moment was first seen up, on the event loop's clock."""
+        self.jitter = 0.0
+        """Its own part, from 0 to 1, in what should not happen to all at once."""
         self._falls = 0
         self._fell_s = 0.0
 
@@ -49,7 +61,11 @@ class Member:
     def poll(self, now_s: float) -> bool:
         """Look at the connections; return whether the state changed, or another connection is in use."""
         before, connection = self.state, self.connection
-        if connection.poll() or before is State.CONNECTING:
+        was_ready = connection.is_ready
+        if connection.poll():
+            self.connection_failures += was_ready or connection.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            self.undergo(OF_CONNECTION[connection.state])
+        elif before is State.CONNECTING:
             self.undergo(OF_CONNECTION[connection.state])
         if self.successor is not None:
             self._hand_over(self.successor, now_s)

@@ -46,7 +46,7 @@ class EndpointSet:
     ) -> None:
         self._connect = connect
         self._slot_memory_s = slot_memory_s
-        self._linger_s = linger_s
+        self.linger_s = linger_s
         self._drain_s = drain_s
         self._connections_each = connections_each
         self._members: dict[Address | Key, Member] = {}
@@ -123,7 +123,7 @@ class EndpointSet:
         gone = []
         for key, (member, left_s) in list(self._draining.items()):
             waited_s = now_s - left_s
-            if waited_s >= self._drain_s or (waited_s >= self._linger_s and member.slot.in_flight == 0):
+            if waited_s >= self._drain_s or (waited_s >= self.linger_s and member.slot.in_flight == 0):
                 member.undergo(Event.DRAINED)
                 gone.append(member)
                 del self._draining[key], self._by_slot[member.slot]

@@ -8,6 +8,9 @@
     DRAINING            LEAVING      LEAVING   PENDING  LEFT
     ==================  ===========  ========  =======  ===========
 
+An endpoint that is ejected, because its calls fail, is as one that says NOT_SERVING, but for PENDING ones: those get no
+calls, be they ejected or not.
+
 One bad opinion is enough, as in Envoy, where a host with any of its health flags set is unhealthy: a registry knows of
 maintenance that the server has not heard of, and a server knows of trouble before the registry does.
 """
@@ -54,11 +57,11 @@ TABLE: dict[Health, dict[Verdict, Standing]] = {
 """The table above; every pair is in it."""
 
 
-def standing(source: Health, check: Verdict) -> Standing:
-    """Return what the opinion of the source and that of the active check come to.
+def standing(source: Health, check: Verdict, is_ejected: bool = False) -> Standing:
+    """Return what the opinion of the source and that of the active check come to, and how calls to it fare.
 
     Example:
         >>> standing(Health.HEALTHY, Verdict.NOT_SERVING)
         <Standing.UNUSABLE: 'unusable'>
     """
-    return TABLE[source][check]
+    return TABLE[source][Verdict.NOT_SERVING if is_ejected and check is not Verdict.PENDING else check]

@@ -7,27 +7,18 @@ an answer is not opened again at once, where A17 would have client and server ch
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Protocol
 
 import anyio
 import grpc
 import grpc.aio
 
-from ..backoff import backoff_s
+from ..backoff import pause_s
 from ..config import HealthConfig
+from ..follow import Silence, follow
 from ..types import Verdict
 from .codec import WATCH, ServingStatus, decode_response, encode_request
-
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    _Call: TypeAlias = "grpc.aio.UnaryStreamCall[bytes, bytes]"
-
-LET_GO_S = 1.0
-"""A call that was cancelled ends within a turn or two of the event loop; past this it is not waited for."""
 
 
 class Report(Protocol):
@@ -47,11 +38,15 @@ async def watch_health(
     SERVING one from then on, or if the channel is found closed. Whichever way it ends, no call of it is left open.
     """
     told = _Told(report)
+    request = encode_request(service)
+    silence = Silence(config.answer_timeout_s, lambda: told.tell_silence(config.answer_timeout_s))
     failures = 0  # streams in a row that ended without an answer
     while True:
         started_s = anyio.current_time()
         try:
-            end = await _follow(channel, service, told, config.answer_timeout_s)
+            end = await follow(
+                channel, WATCH, request, lambda answer: told.tell_status(decode_response(answer), service), silence
+            )
         except grpc.aio.UsageError:
             return  # the channel is closed
         if end.code is grpc.StatusCode.UNIMPLEMENTED:
@@ -59,27 +54,8 @@ async def watch_health(
             return
         told.tell(Verdict.NOT_SERVING, f"the health stream ended with {end.code.name}: {end.details}")
         failures = 0 if end.was_answered else failures + 1
-        await anyio.sleep(pause_s(failures, anyio.current_time() - started_s, config, rng.random()))
-
-
-def pause_s(failures: int, lasted_s: float, config: HealthConfig, random: float) -> float:
-    """Seconds to wait after a stream that ended; `random` is drawn from [0, 1).
-
-    Args:
-        failures: streams in a row that ended without an answer, this one included; 0 if this one was answered.
-        lasted_s: how long this one was open. After an answer the next one follows at once, yet no two begin within the
-            first backoff of each other.
-    """
-    wait_s = backoff_s(max(failures - 1, 0), config.initial_backoff_s, config.max_backoff_s, random)
-    return wait_s if failures else max(0.0, wait_s - lasted_s)
-
-
-class _End(NamedTuple):
-    """How a stream ended."""
-
-    code: grpc.StatusCode
-    details: str
-    was_answered: bool
+        lasted_s = anyio.current_time() - started_s
+        await anyio.sleep(pause_s(failures, lasted_s, config.initial_backoff_s, config.max_backoff_s, rng.random()))
 
 
 class _Told:
@@ -109,62 +85,3 @@ class _Told:
         """Report that nothing was heard in time, unless an earlier stream had brought something."""
         if self.verdict is Verdict.PENDING:
             self.tell(Verdict.NOT_SERVING, f"the server has not answered for {timeout_s} s; its answer still counts")
-
-
-async def _follow(channel: grpc.aio.Channel, service: str, told: _Told, timeout_s: float) -> _End:
-    """Open one stream and report what it brings, to its end.
-
-    Raises:
-        UsageError: the channel is closed.
-    """
-    # Bytes go out and come in: a method without serializers passes them on.
-    method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(WATCH)
-    call = method(encode_request(service))
-    loop = asyncio.get_running_loop()
-    silence = loop.call_later(timeout_s, told.tell_silence, timeout_s)
-    is_wanted = True
-    was_answered = False
-
-    def hear(message: bytes) -> None:
-        nonlocal was_answered
-        if is_wanted:
-            status = decode_response(message)
-            was_answered = True
-            silence.cancel()
-            told.tell_status(status, service)
-
-    # The reader is a task of its own, for two reasons. grpc.aio raises CancelledError for a stream that the *server*
-    # cancelled, and only so is that told from a cancellation of ours on every Python. And a read must not be cancelled
-    # while its channel closes, which could leave the connection open for good (grpc#42125): instead the call is
-    # cancelled, and the reader finds its end.
-    reader = loop.create_task(_read(call, hear))
-    try:
-        await asyncio.wait((reader,))
-    finally:
-        is_wanted = False
-        silence.cancel()
-        call.cancel()  # does nothing to a call that has ended
-        del call  # for the same reason as in `_read`: this may be the traceback of a cancellation
-        with anyio.CancelScope(shield=True):
-            _, unfinished = await asyncio.wait((reader,), timeout=LET_GO_S)
-        for task in unfinished:
-            task.cancel()
-    code, details = reader.result()
-    return _End(code, details, was_answered)
-
-
-async def _read(call: _Call, hear: Callable[[bytes], None]) -> tuple[grpc.StatusCode, str]:
-    """Read a stream to its end, and return how it ended.
-
-    No exception leaves: its traceback would hold the call, and a call keeps its connection open even when it has ended.
-    """
-    try:
-        while isinstance(message := await call.read(), bytes):  # the end of a stream is an object of grpc.aio's
-            hear(message)
-    except asyncio.CancelledError:
-        return grpc.StatusCode.CANCELLED, "the server, or whoever closed the channel, cancelled it"
-    except grpc.aio.AioRpcError as error:
-        return error.code(), error.details() or "no details"
-    except ValueError as error:
-        return grpc.StatusCode.INTERNAL, f"not an answer of grpc.health.v1: {error}"
-    return grpc.StatusCode.OK, "a health stream has no end"

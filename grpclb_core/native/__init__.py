@@ -17,8 +17,12 @@ try:
         UnaryStreamMultiCallable,
         UnaryUnaryMultiCallable,
     )
-    from .picker import LeastRequestPicker, P2cEwmaPicker, Picker, RandomPicker, RoundRobinPicker
+    from .p2c_ewma import P2cEwmaPicker
+    from .picker import LeastRequestPicker, Picker, RandomPicker, RoundRobinPicker
+    from .prequal import PrequalPicker
+    from .ring import RingHashPicker
     from .slot import Slot
+    from .stride import StridePicker
     from .ticket import Ticket
     from .view import View
 except ImportError as error:
@@ -33,11 +37,14 @@ __all__ = [
     "MultiCallable",
     "P2cEwmaPicker",
     "Picker",
+    "PrequalPicker",
     "RandomPicker",
+    "RingHashPicker",
     "RoundRobinPicker",
     "Slot",
     "StreamStreamMultiCallable",
     "StreamUnaryMultiCallable",
+    "StridePicker",
     "Ticket",
     "UnaryStreamMultiCallable",
     "UnaryUnaryMultiCallable",

@@ -1,8 +1,9 @@
-from typing import final
+from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-from .ticket import Ticket
+from .slot import Slot
+from .ticket import Issuer, Ticket
 from .view import View
 
 DEFAULT_DECAY_S: float
@@ -10,17 +11,18 @@ FEWEST_CHOICES: int
 MOST_CHOICES: int
 
 @disjoint_base
-class Picker:
+class Picker(Issuer):
     def __init__(self, view: View, *, decay_s: float = 10.0, seed: int | None = None) -> None: ...
     @property
     def view(self) -> View: ...
     def __len__(self) -> int: ...
+    def reported(self, slot: Slot) -> None: ...
     def pick(self) -> Ticket: ...
     def pick_stream(self) -> Ticket: ...
     def pick_at(self, now_ns: int, stream: bool = False) -> Ticket: ...
-
-@final
-class P2cEwmaPicker(Picker): ...
+    def pick_for_at(self, metadata: Any, now_ns: int, stream: bool = False) -> Ticket: ...
+    @property
+    def key_header(self) -> str | None: ...
 
 @final
 class LeastRequestPicker(Picker):

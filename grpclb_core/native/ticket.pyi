@@ -1,8 +1,13 @@
+from collections.abc import Callable
 from typing import Any, final
 
-from typing_extensions import Never
+from typing_extensions import Never, disjoint_base
 
 from .slot import Slot
+
+@disjoint_base
+class Issuer:
+    reporter: Callable[[Slot, Any], None] | None
 
 @final
 class Ticket:

@@ -18,6 +18,12 @@ class EndpointSnapshot(msgspec.Struct, frozen=True):
     """What the source of endpoints says of it."""
     verdict: str
     """What active checking says of it."""
+    is_ejected: bool
+    """Whether it gets no calls, because those it had failed; in panic it does."""
+    is_on_trial: bool
+    """Whether it gets one call at a time, until it has answered one well."""
+    outlier_reason: str | None
+    """Why it is ejected or on trial; None while it is neither."""
     in_flight: int
     streams: int
     picks: int
@@ -40,12 +46,18 @@ class BalancerSnapshot(msgspec.Struct, frozen=True):
     state: str
     resolver_error: str | None
     """The last lookup's fault; None while the last lookup succeeded."""
+    service_config_error: str | None
+    """Why the last service config of the resolver is not in use; None if it is, or there is none."""
     known: int
     """How many endpoints the source lists; of a large set, only a part is connected to."""
     in_panic: bool
     """Whether so many endpoints are unwell that health is not believed."""
     panics: int
     """How often that began."""
+    ejections: int
+    """How often an endpoint was ejected, those included that failed their trial."""
+    readmissions: int
+    """How often one was let in again."""
     endpoints: tuple[EndpointSnapshot, ...]
     """Those connected to, and those that left and still have a connection."""
 

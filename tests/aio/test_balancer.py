@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 import grpclb_core as lb
-from grpclb_core.native import Picker, View
+from grpclb_core.native import Picker, View, now_ns
 from grpclb_core.types import Health
 from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, EchoServer, echo_servers, eventually, target_of
 from support.source import Source, endpoint
@@ -28,11 +28,11 @@ class Moody:
     def __init__(self) -> None:
         self.built = 0
 
-    def build(self, view: View, seed: int) -> Picker:
+    def build(self, view: View, seed: int, now_ns: int) -> Picker:
         self.built += 1
         if self.built % 2 == 0:
             raise RuntimeError("not today")
-        return lb.RoundRobin().build(view, seed)
+        return lb.RoundRobin().build(view, seed, now_ns)
 
 
 async def test_a_policy_that_fails_does_not_end_the_rest() -> None:
@@ -48,6 +48,57 @@ async def test_a_policy_that_fails_does_not_end_the_rest() -> None:
                 source.set([endpoint(servers[0].address)])
                 assert await method(b"x", timeout=5) == b"x"
             assert policy.built > 6
+
+
+class Restless:
+    """A policy that wants its picker built anew ten times a second."""
+
+    name = "restless"
+    decay_s = 10.0
+    rebuild_s = 0.1
+
+    def __init__(self) -> None:
+        self.built_ns: list[int] = []
+
+    def build(self, view: View, seed: int, now_ns: int) -> Picker:
+        self.built_ns.append(now_ns)
+        return lb.RoundRobin().build(view, seed, now_ns)
+
+
+async def test_a_picker_is_built_anew_as_often_as_its_policy_wants() -> None:
+    async with echo_servers(1) as servers:
+        policy = Restless()
+        before_ns = now_ns()
+        async with lb.insecure_channel(target_of(servers), options=CHANNEL_OPTIONS, policy=policy) as channel:
+            await channel.unary_unary(UNARY_UNARY)(b"x")
+            first = channel.balancer.current.picker
+            await eventually(lambda: len(policy.built_ns) >= 4)
+            assert channel.balancer.current.picker is not first
+        assert policy.built_ns == sorted(policy.built_ns)
+        assert before_ns <= policy.built_ns[0] <= policy.built_ns[-1] <= now_ns()
+
+
+@pytest.mark.parametrize("policy", ["p2c_ewma", "least_request", "round_robin", "random"])
+async def test_an_endpoint_on_trial_gets_one_call_until_that_is_answered(policy: str) -> None:
+    async with echo_servers(2) as (tried, other):
+        async with lb.insecure_channel(target_of([tried, other]), options=CHANNEL_OPTIONS, policy=policy) as channel:
+            method = channel.unary_unary(UNARY_UNARY)
+            await eventually(lambda: _states(channel) == ["ready", "ready"])
+            picker = channel.balancer.current.picker
+            assert picker is not None
+            for slot in picker.view.slots:
+                slot.start_trial()
+            while any(slot.is_on_trial for slot in picker.view.slots[1:]):
+                assert await method(b"x") == b"x"
+            picker.view.slots[0].start_trial()  # the other one is through
+            calls = [method(b"hang") for _ in range(20)]
+            await eventually(lambda: tried.open_calls + other.open_calls == len(calls))
+            assert sorted([tried.open_calls, other.open_calls]) == [1, 19]
+            for call in calls:
+                call.cancel()
+            await eventually(lambda: picker.view.slots[0].in_flight == 0)
+            while picker.view.slots[0].is_on_trial:
+                assert await method(b"x") == b"x"
 
 
 async def test_a_resolver_that_fails_to_look_again_does_not_end_the_rest() -> None:

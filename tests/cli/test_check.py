@@ -14,6 +14,14 @@ GOOD = [
     ("none.toml", "", "a config"),
     ("endpoints.json", '{"endpoints": ["10.0.0.1:1", "10.0.0.2:2"]}', "2 endpoints"),
     ("list.json", '["10.0.0.1:1"]', "1 endpoint"),
+    ("service.json", '{"loadBalancingConfig": [{"cds": {}}, {"random": {}}]}', "a service config of policy random"),
+    ("service.json", '{"methodConfig": [{"name": [{}]}]}', "a service config without a policy"),
+    ("service.toml", 'loadBalancingPolicy = "ROUND_ROBIN"', "a service config of policy round_robin"),
+    (
+        "service.json",
+        '{"methodConfig": [], "loadbalancingConfig": 1, "\\u001b": 2}',
+        "a service config without a policy, with fields that nobody knows (loadbalancingConfig, \\x1b)",
+    ),
     ("endpoints.toml", '[[endpoints]]\naddress = "10.0.0.1:1"', "1 endpoint"),
 ]
 
@@ -42,6 +50,12 @@ BAD = [
         '{"endpoints": [{"address": "greeter:1", "weight": 0}]}',
         ["endpoints[0].weight: 0 is not usable", "endpoints[0].address: 'greeter:1' is not one address"],
     ),
+    (
+        "service.json",
+        '{"loadBalancingConfig": [{"least_request": {"choiceCount": 1}}], "methodConfig": 3}',
+        ["loadBalancingConfig[0].least_request.choiceCount: 1 is not usable", "methodConfig: expected an array"],
+    ),
+    ("service.json", '{"methodConfig": ' + "[" * 900 + "]" * 900 + "}", ["methodConfig[0]: expected an object"]),
     ("endpoints.yaml", "endpoints: []", ["call it .json or .toml"]),
 ]
 
@@ -78,3 +92,6 @@ def test_the_kind_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_text('{"endpoints": []}')
     assert main(["check", str(path), "--kind", "config"]) == 1
     assert "config.endpoints: unknown option" in capsys.readouterr().out
+    path.write_text("[]")
+    assert main(["check", str(path), "--kind", "service-config"]) == 1
+    assert "service config: expected an object, got an array" in capsys.readouterr().out

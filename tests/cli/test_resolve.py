@@ -100,6 +100,20 @@ class TestOnce:
         first = capsys.readouterr().out.splitlines()[0]
         assert first == "test:///a: 1 endpoint, locality - weighs 1, locality eu/eu-1a weighs 3, drops 25 % as lb"
 
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("{}", "a service config"),
+            ('{"loadBalancingConfig": [{"random": {}}]}', "a service config of policy random"),
+            ("{", "a service config that is refused (service config: this is no JSON: Input data was truncated)"),
+        ],
+    )
+    def test_a_service_config(self, capsys: Captured, text: str, said: str) -> None:
+        assert run_text(Resolution((B,), service_config=text)) == 0
+        assert capsys.readouterr().out.splitlines()[0] == f"test:///a: 1 endpoint, {said}"
+        assert run_json(Resolution((B,), service_config=text)) == 0
+        assert json_lines(capsys)[0]["service_config"] == text
+
     def test_the_first_answer_counts(self, capsys: Captured) -> None:
         assert run_text(ResolutionError("no luck"), Resolution((B,))) == 1
         output = capsys.readouterr()
@@ -150,6 +164,7 @@ class TestOnce:
                 "ttl_s": None,
                 "locality_weights": [{"locality": locality, "weight": 3.0}],
                 "drops": [{"category": "lb", "fraction": 0.25}],
+                "service_config": None,
                 "endpoints": [
                     {
                         "address": "10.0.0.1:50051",

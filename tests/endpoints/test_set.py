@@ -27,6 +27,10 @@ class StandIn:
         self.state = grpc.ChannelConnectivity.IDLE
         self.is_new = False
 
+    @property
+    def is_ready(self) -> bool:
+        return self.state is grpc.ChannelConnectivity.READY
+
     def poll(self) -> bool:
         return True
 

@@ -25,6 +25,7 @@ from grpclb_core.resolve.consul.health import read_instances
 from grpclb_core.resolve.consul.target import parse_consul
 from grpclb_core.resolve.dns import hosts, lookup, srv
 from grpclb_core.resolve.dns.resolvconf import MAX_SIZE, candidates, parse_resolv_conf
+from grpclb_core.resolve.dns.service_config import choose
 from grpclb_core.resolve.etcd.client import RangeAnswer, Watch
 from grpclb_core.resolve.etcd.target import parse_etcd
 from grpclb_core.resolve.etcd.values import Listing, endpoint_of, value_of
@@ -40,6 +41,7 @@ from grpclb_core.resolve.xds import cluster_of
 from grpclb_core.resolve.xds.assignment import RejectedError, decode_assignment
 from grpclb_core.resolve.xds.bootstrap import parse_bootstrap
 from grpclb_core.resolve.xds.stream import answer_delta, answer_sotw, node_message
+from grpclb_core.service_config import ServiceConfigs, parse_service_config, service_config_json
 from grpclb_core.types import Endpoint, Health, ip_address
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -202,6 +204,21 @@ def xds_bootstrap(data: bytes) -> object:
     return bootstrap, len(node_message(bootstrap.node).SerializeToString())
 
 
+def service_config(data: bytes) -> object:
+    """Read a service config; written again, it means the same, and connections can have their part of it."""
+    config = parse_service_config(data)
+    again = parse_service_config(service_config_json(config))
+    assert (again.policy, again.outlier_detection) == (config.policy, config.outlier_detection)
+    configs = ServiceConfigs()
+    configs.take(data.decode())
+    return config, configs.for_connections
+
+
+def txt_record(data: bytes) -> object:
+    """Read TXT records, one a line, for a client in the middle of all."""
+    return choose(data.decode(errors="replace").split("\n"), 50, "here")
+
+
 def target(data: bytes) -> object:
     """Parse a target, and with the scheme's own parser what that leaves over."""
     found = parse_target(data.decode(errors="surrogateescape"))  # as Python reads the command line
@@ -240,8 +257,10 @@ DECODERS = {
     "kubernetes-slice": Decoder(kubernetes_slice, (ResolutionError,)),
     "kubernetes-watch": Decoder(kubernetes_watch, (ResolutionError,)),
     "resolv-conf": Decoder(resolv_conf),
+    "service-config": Decoder(service_config, (ConfigError,)),
     "spiffe-id": Decoder(spiffe_id, (IdentityError,)),
     "target": Decoder(target, (ConfigError,)),
+    "txt-record": Decoder(txt_record, (ConfigError,)),
     "xds-answer": Decoder(xds_answer),
     "xds-assignment": Decoder(xds_assignment, (RejectedError,)),
     "xds-bootstrap": Decoder(xds_bootstrap, (ConfigError,)),

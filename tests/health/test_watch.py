@@ -18,10 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpclb_core.backoff import JITTER
+from grpclb_core.backoff import JITTER, pause_s
 from grpclb_core.config import HealthConfig
 from grpclb_core.health import watch_health
-from grpclb_core.health.watch import pause_s
 from grpclb_core.types import Verdict
 from support.health import (
     CHANNEL_OPTIONS,
@@ -288,19 +287,22 @@ class TestCancellation:
 class TestPauses:
     CONFIG = HealthConfig()
 
+    def pause_s(self, failures: int, lasted_s: float, random: float) -> float:
+        return pause_s(failures, lasted_s, self.CONFIG.initial_backoff_s, self.CONFIG.max_backoff_s, random)
+
     @given(st.integers(1, 1000), st.floats(0, 1e6), st.floats(0, 1, exclude_max=True))
     def test_without_an_answer_they_grow_to_the_ceiling(self, failures: int, lasted_s: float, random: float) -> None:
-        pause = pause_s(failures, lasted_s, self.CONFIG, random)
+        pause = self.pause_s(failures, lasted_s, random)
         assert self.CONFIG.initial_backoff_s * (1 - JITTER) <= pause <= self.CONFIG.max_backoff_s
-        assert pause <= pause_s(failures + 1, lasted_s, self.CONFIG, random)
+        assert pause <= self.pause_s(failures + 1, lasted_s, random)
 
     @given(st.floats(0, 1e6), st.floats(0, 1, exclude_max=True))
     def test_after_an_answer_there_is_none_but_to_keep_two_apart(self, lasted_s: float, random: float) -> None:
-        pause = pause_s(0, lasted_s, self.CONFIG, random)
+        pause = self.pause_s(0, lasted_s, random)
         assert 0 <= pause <= self.CONFIG.initial_backoff_s * (1 + JITTER)
         assert lasted_s + pause >= self.CONFIG.initial_backoff_s * (1 - JITTER) - 1e-9
         if lasted_s >= self.CONFIG.initial_backoff_s * (1 + JITTER):
             assert pause == 0
 
     def test_the_first_ones(self) -> None:
-        assert [round(pause_s(failures, 0, self.CONFIG, 0.5), 3) for failures in (1, 2, 3)] == [1, 1.6, 2.56]
+        assert [round(self.pause_s(failures, 0, 0.5), 3) for failures in (1, 2, 3)] == [1, 1.6, 2.56]

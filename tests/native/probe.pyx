@@ -1,11 +1,26 @@
 """Lets tests see what Python cannot: single draws, the two lanes of a slot, and picks made without the GIL."""
 
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint32_t
 
-from grpclb_core.native.atomics cimport load, store, word
+from grpclb_core.native.atomics cimport load, store, store_double, word
 from grpclb_core.native.draws cimport below, draw, draw_pair
+from grpclb_core.native.ewma cimport decay_rate
 from grpclb_core.native.picker cimport Picker
-from grpclb_core.native.slot cimport SUCCESS, Slot, SlotWords, close_call, in_flight, is_surely_alive, open_call
+from grpclb_core.native.slot cimport (
+    SUCCESS,
+    Learning,
+    Slot,
+    SlotWords,
+    close_call,
+    in_flight,
+    is_surely_alive,
+    open_call,
+    plain_learning,
+)
+from grpclb_core.native.view cimport View
+
+cdef Learning learning = plain_learning(0.0)
 
 
 def count_pairs(uint32_t count, int64_t draws, int64_t seed) -> list:
@@ -53,6 +68,13 @@ def count_runs(int64_t runs, int64_t seed) -> list:
     return counts
 
 
+def columns(View view not None) -> list:
+    """Return the alias table of a view: how many of 2^32 each column leaves to its own member, and who has the rest."""
+    if view.columns == NULL:
+        return []
+    return [(view.columns[place].keep, view.columns[place].other) for place in range(view.count)]
+
+
 def placement(Slot slot not None) -> tuple:
     """Return how many bytes past a pair of cache lines a slot starts, its size, and where its second line starts."""
     cdef SlotWords* words = slot.words
@@ -88,10 +110,25 @@ def close_on(Slot slot not None, int outcome, int64_t started_ns, int64_t now_ns
     """End a call; without `held`, let go of the GIL for it."""
     cdef SlotWords* words = slot.words
     if held:
-        close_call(words, outcome, started_ns, now_ns, 0.0, stream, True)
+        close_call(words, outcome, started_ns, now_ns, &learning, stream, True)
     else:
         with nogil:
-            close_call(words, outcome, started_ns, now_ns, 0.0, stream, False)
+            close_call(words, outcome, started_ns, now_ns, &learning, stream, False)
+
+
+def answer_as(
+    Slot slot not None, int outcome, int64_t latency_ns, int64_t now_ns, *, bint stream=False, double cap_ns=INFINITY,
+    double failure_ns=0, double unavailable_ns=0, double rate_limited_ns=0, double most_hint_ns=0, double hint_ns=0
+) -> None:
+    """Have one call end at `now_ns`, and its endpoint learn from it in this way; a sample lives for 10 s."""
+    cdef Learning way = plain_learning(decay_rate(10.0))
+    store_double(&way.cap_ns, cap_ns)
+    way.failure_ns = failure_ns
+    way.unavailable_ns = unavailable_ns
+    way.rate_limited_ns = rate_limited_ns
+    way.most_hint_ns = most_hint_ns
+    open_call(slot.words, now_ns - latency_ns, stream, True)
+    close_call(slot.words, outcome, now_ns - latency_ns, now_ns, &way, stream, True, hint_ns)
 
 
 cdef enum:
@@ -110,13 +147,13 @@ def hand_over(Slot slot not None, int64_t batches, bint opened_held) -> None:
                 open_call(words, now_ns + place, False, True)
             with nogil:
                 for place in range(BATCH):
-                    close_call(words, SUCCESS, now_ns + place, now_ns + BATCH, 0.0, False, False)
+                    close_call(words, SUCCESS, now_ns + place, now_ns + BATCH, &learning, False, False)
         else:
             with nogil:
                 for place in range(BATCH):
                     open_call(words, now_ns + place, False, False)
             for place in range(BATCH):
-                close_call(words, SUCCESS, now_ns + place, now_ns + BATCH, 0.0, False, True)
+                close_call(words, SUCCESS, now_ns + place, now_ns + BATCH, &learning, False, True)
 
 
 cdef enum:
@@ -124,7 +161,7 @@ cdef enum:
 
 
 def work(Picker picker not None, int64_t calls, int open_at_once) -> int:
-    """Make calls without the GIL, so many of them open at once and ended in turn by the four outcomes.
+    """Make calls without the GIL, so many of them open at once and ended in turn by four of the outcomes.
 
     Returns how often an endpoint was seen with less than no call in flight, which should be never.
     """
@@ -138,7 +175,7 @@ def work(Picker picker not None, int64_t calls, int open_at_once) -> int:
             place = <int> (turn % open_at_once)
             if turn >= open_at_once:
                 below_zero += in_flight(slots[place]) < 1  # at least the call that is about to end
-                close_call(slots[place], <int> (turn % 4), starts[place], turn + 1, picker.rate, turn % 8 >= 4, False)
+                close_call(slots[place], <int> (turn % 4), starts[place], turn + 1, &picker.learning, turn % 8 >= 4, False)
             if turn < calls:
                 starts[place] = turn + 1
                 slots[place] = picker.view.members[picker.choose(turn + 1)].slot

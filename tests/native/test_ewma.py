@@ -141,7 +141,9 @@ def test_a_clock_that_steps_back_during_a_call_makes_it_the_shortest() -> None:
     assert slot.latency_ns_at(START - SECOND, 10.0) == 1.0
 
 
-@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.FAILURE])
+@pytest.mark.parametrize(
+    "outcome", [Outcome.CANCELLED, Outcome.FAILURE, Outcome.TIMED_OUT, Outcome.UNAVAILABLE, Outcome.RATE_LIMITED]
+)
 class TestLowerBounds:
     """A call waited for in vain tells how fast the server is not."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grpclb_core.native import Picker
+from grpclb_core.native import LeastRequestPicker, P2cEwmaPicker, Picker, RandomPicker, RoundRobinPicker
 
 FUNCTION = re.compile(r"^static [^;{}]*?\b(__pyx_f_\w+)\([^;{}]*\) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -18,13 +18,15 @@ CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 # atomics.h, the multiplication of draws.pxd, a copy of eight bytes, hints to the compiler, and the statements of C that
 # look like calls.
 HARMLESS = re.compile(
-    r"grpclb_(load|store|add|add_held|load_double|store_double|mix)|memcpy|likely|unlikely|if|for|while|switch|return|sizeof"
+    r"grpclb_(load|store|add|add_held|replace|load_double|store_double|mix)|memcpy|likely|unlikely"
+    r"|if|for|while|switch|return|sizeof"
 )
 
 # Signs of the interpreter that are no calls: its types, its constants, and Cython's tables of Python objects.
 INTERPRETER = re.compile(r"\bPy[A-Z_]\w*|\b__Pyx_\w+|\b__pyx_(mstate|n_|kp_|int_|d\b|b\b|m\b)\w*|\bPYX_\w+")
 
-PICKER_CLASSES = sorted(kind.__name__ for kind in Picker.__subclasses__())
+# Each with the name of its module.
+PICKERS = {kind.__name__: kind.__module__.rpartition(".")[2] for kind in Picker.__subclasses__()}
 
 # Where each is generated: tickets settle in ticket.c, slot.c tells ages, multicallable.c looks at connections.
 SLOT_FUNCTIONS = {
@@ -32,6 +34,11 @@ SLOT_FUNCTIONS = {
     "close_call": "ticket.c",
     "observe_answer": "ticket.c",
     "observe_bound": "ticket.c",
+    "count_failure": "ticket.c",
+    "penalty_ns": "ticket.c",
+    "failure_streak": "slot.c",
+    "last_answer_ns": "slot.c",
+    "is_busy_trial": "picker.c",
     "mean_age_ns": "slot.c",
     "is_surely_alive": "multicallable.c",
 }
@@ -76,9 +83,10 @@ def generated(staged: Path) -> Path:
     return staged / "build" / "cython" / "ext" / "grpclb_core" / "native"
 
 
-@pytest.mark.parametrize("kind", PICKER_CLASSES)
+@pytest.mark.parametrize("kind", PICKERS)
 def test_choosing_touches_no_python_object(generated: Path, kind: str) -> None:
-    _, offences = touches(functions(generated / "picker.c"), mangled("picker", kind, "choose"))
+    module = PICKERS[kind]
+    _, offences = touches(functions(generated / f"{module}.c"), mangled(module, kind, "choose"))
     assert offences == set()
 
 
@@ -88,25 +96,40 @@ def test_keeping_count_touches_no_python_object(generated: Path, name: str) -> N
     assert offences == set()
 
 
-def test_the_whole_choice_was_looked_at(generated: Path) -> None:
-    reached, _ = touches(functions(generated / "picker.c"), mangled("picker", "P2cEwmaPicker", "choose"))
-    assert reached == {
-        mangled("picker", "P2cEwmaPicker", "choose"),
-        mangled("picker", "prefers_first"),
-        mangled("picker", "prefers_first_newcomer"),
-        mangled("picker", "cost"),
+# What the search has to come by, lest it stop short of something.
+DRAWS = {mangled("draws", "below"), mangled("draws", "draw")}
+IN_FLIGHT = {mangled("slot", name) for name in ("in_flight", "timed_in_flight", "timed_calls")}
+CHOICES = {
+    P2cEwmaPicker: {
         mangled("draws", "draw_pair"),
-        mangled("draws", "below"),
-        mangled("draws", "draw"),
+        *DRAWS,
+        mangled("view", "draw_column"),
+        mangled("view", "load_of"),
+        *IN_FLIGHT,
         mangled("slot", "projected_ns"),
         mangled("slot", "is_newcomer"),
-        mangled("slot", "in_flight"),
-        mangled("slot", "timed_in_flight"),
-        mangled("slot", "timed_calls"),
         mangled("ewma", "faded"),
         mangled("ewma", "halved"),
-    }
-    assert {"P2cEwmaPicker", "LeastRequestPicker", "RoundRobinPicker", "RandomPicker"} <= set(PICKER_CLASSES)
+    },
+    LeastRequestPicker: {
+        mangled("picker", "draw_another"),
+        mangled("picker", "insert"),
+        *DRAWS,
+        mangled("view", "draw_column"),
+        mangled("view", "load_of"),
+        *IN_FLIGHT,
+    },
+    RoundRobinPicker: set(),
+    RandomPicker: {mangled("view", "draw_member"), mangled("view", "draw_column"), *DRAWS},
+}
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_the_whole_choice_was_looked_at(generated: Path, kind: type[Picker]) -> None:
+    module = PICKERS[kind.__name__]
+    own = mangled(module, kind.__name__, "choose")
+    reached, _ = touches(functions(generated / f"{module}.c"), own)
+    assert {own} | CHOICES[kind] <= reached
 
 
 def test_a_python_object_would_be_noticed(generated: Path) -> None:

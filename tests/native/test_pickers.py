@@ -1,4 +1,4 @@
-"""Who is chosen: fair draws, fair shares, and what a slow, silent, new or heavy endpoint gets.
+"""Who is chosen: fair draws, fair shares, and what a slow, silent or new endpoint gets.
 
 Statistical claims are made with 99.9 % confidence and fixed seeds; see fleet.py.
 """
@@ -12,8 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from grpclb_core.native import (
     LeastRequestPicker,
@@ -167,14 +165,6 @@ class TestLoad:
         assert dropped_picks(picker(View(slots), seed=4), 1_000) == [0, 1_000]
         assert len(streams) == 3
 
-    @pytest.mark.parametrize("picker", BY_LOAD)
-    def test_load_counts_for_less_where_there_is_more_weight(self, picker: type[Picker]) -> None:
-        slots = measured_fleet(2)
-        held = hold(slots[1], 2)
-        for weight, taken in ((2.9, 0), (3.1, 1)):  # (2 + 1) / weight against (0 + 1) / 1
-            assert dropped_picks(picker(View(slots, [1, weight]), seed=4), 1_000)[taken] == 1_000
-        assert len(held) == 2
-
     @pytest.mark.parametrize("seed", SEEDS)
     @pytest.mark.parametrize("picker", BY_LOAD)
     def test_a_burst_on_a_cold_fleet_is_spread(self, picker: type[Picker], seed: int) -> None:
@@ -195,35 +185,7 @@ class TestLoad:
         assert max(loads) - min(loads) <= 3
 
 
-class TestCost:
-    @given(
-        ages_s=st.tuples(*[st.floats(0, 300)] * 2),
-        latencies_s=st.tuples(*[st.floats(1e-4, 60)] * 2),
-        loads=st.tuples(*[st.integers(0, 20)] * 2),
-        weights=st.tuples(*[st.floats(0.1, 10)] * 2),
-        decay_s=st.floats(0.1, 100),
-    )
-    def test_is_the_faded_latency_times_load_over_weight(
-        self,
-        ages_s: tuple[float, float],
-        latencies_s: tuple[float, float],
-        loads: tuple[int, int],
-        weights: tuple[float, float],
-        decay_s: float,
-    ) -> None:
-        now_ns = START + 300 * SECOND
-        slots = new_slots(2)
-        for slot, age_s, latency_s in zip(slots, ages_s, latencies_s, strict=True):
-            answer(slot, round(latency_s * SECOND), now_ns - round(age_s * SECOND))
-        held = [hold(slot, load, now_ns) for slot, load in zip(slots, loads, strict=True)]
-        costs = [
-            slot.latency_ns_at(now_ns, decay_s) * (len(tickets) + 1) / weight
-            for slot, tickets, weight in zip(slots, held, weights, strict=True)
-        ]
-        assume(min(costs) > 0 and max(costs) / min(costs) > 1 + 1e-6)
-        picker = P2cEwmaPicker(View(slots, weights), decay_s=decay_s, seed=1)
-        assert dropped_picks(picker, 16, now_ns)[costs.index(min(costs))] == 16
-
+class TestSilence:
     @pytest.mark.parametrize("silence_s", [10_000, 100_000_000])
     def test_of_the_long_silent_the_longest_is_tried(self, silence_s: int) -> None:
         slots = measured_fleet(2)
@@ -286,36 +248,11 @@ class TestRoundRobin:
         assert len({id(RoundRobinPicker(View(slots)).pick_at(START).slot) for _ in range(100)}) == 5
 
     @pytest.mark.parametrize("picker", [RoundRobinPicker, RandomPicker])
-    def test_load_and_weight_do_not_matter(self, picker: type[Picker]) -> None:
+    def test_load_does_not_matter(self, picker: type[Picker]) -> None:
         slots = new_slots(2)
         held = hold(slots[0], 50)
-        picks = dropped_picks(picker(View(slots, [1, 9]), seed=5), 10_000)
-        assert chi_square(picks) < CHI_SQUARE_999[1]
+        assert chi_square(dropped_picks(picker(View(slots), seed=5), 10_000)) < CHI_SQUARE_999[1]
         assert len(held) == 50
-
-
-class TestWeights:
-    @pytest.mark.parametrize("seed", SEEDS)
-    @pytest.mark.parametrize("picker", BY_LOAD)
-    def test_under_load_shares_are_as_the_weights(self, picker: type[Picker], seed: int) -> None:
-        weights = [1, 2, 4]
-        picks = closed_loop(picker(View(new_slots(3), weights), seed=seed), ten_ms, 100_000, 70)
-        for share, weight in zip(picks, weights, strict=True):
-            assert share == pytest.approx(100_000 * weight / 7, rel=0.05)
-
-    @pytest.mark.parametrize("picker", BY_LOAD)
-    def test_one_call_at_a_time_goes_to_the_heavier_of_each_pair(self, picker: type[Picker]) -> None:
-        # Of the three pairs, two hold the heaviest and none has the lightest as its heavier one.
-        light, middle, heavy = dropped_picks(picker(View(measured_fleet(3), [1, 2, 4]), seed=9), 30_000)
-        assert light == 0
-        assert is_share(heavy, 30_000, 2 / 3)
-        assert is_share(middle, 30_000, 1 / 3)
-
-    @pytest.mark.parametrize("unit", [1e-9, 1e9])
-    def test_only_their_ratio_matters(self, unit: float) -> None:
-        slots = measured_fleet(3)
-        plain = dropped_picks(P2cEwmaPicker(View(slots, [1, 2, 4]), seed=9), 1_000)
-        assert dropped_picks(P2cEwmaPicker(View(slots, [unit, 2 * unit, 4 * unit]), seed=9), 1_000) == plain
 
 
 class TestSlowEndpoints:

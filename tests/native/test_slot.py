@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import weakref
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -24,9 +26,14 @@ COUNTERS = {
     Outcome.SUCCESS: "successes",
     Outcome.FAILURE: "failures",
     Outcome.TIMED_OUT: "failures",
+    Outcome.UNAVAILABLE: "failures",
+    Outcome.RATE_LIMITED: "failures",
     Outcome.CANCELLED: "unjudged",
     Outcome.DROPPED: "unjudged",
 }
+
+FAILURES = [outcome for outcome, counter in COUNTERS.items() if counter == "failures"]
+OTHERS = [Outcome.CANCELLED, Outcome.DROPPED]
 
 
 def counters(slot: Slot) -> dict[str, int]:
@@ -269,7 +276,7 @@ class TestLanes:
         for slot in [Slot() for _ in range(100)]:
             offset, size, second_line = probe.placement(slot)
             assert offset == 0
-            assert size <= 128
+            assert size <= 256
             assert second_line == 64
 
 
@@ -291,7 +298,7 @@ class TestForgetting:
         assert not slot.is_newcomer
         assert slot.latency_ns_at(START + 1, 10.0) == MILLISECOND
 
-    @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.FAILURE])
+    @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, *FAILURES])
     def test_bounds_are_forgotten_too(self, outcome: Outcome) -> None:
         slot = Slot()
         answer(slot, SECOND, START, outcome)
@@ -310,7 +317,7 @@ class TestForgetting:
         before = counters(slot)
         slot.forget_latency()
         assert counters(slot) == before
-        assert slot.picks == 8
+        assert slot.picks == len(Outcome) + 3
         assert slot.age_ns_at(START + SECOND) == pytest.approx(SECOND, abs=UNIT_NS)
         calls[0].finish_at(Outcome.SUCCESS, START + SECOND)
         assert slot.latency_ns_at(START + SECOND, 10.0) == SECOND
@@ -339,13 +346,14 @@ class TestSurelyAlive:
         assert not probe.is_alive(slot, START + 5 * MILLISECOND)
 
     @pytest.mark.parametrize("stream", [False, True])
-    def test_a_failure_ends_it_at_once(self, probe: ModuleType, stream: bool) -> None:
+    @pytest.mark.parametrize("outcome", FAILURES)
+    def test_a_failure_ends_it_at_once(self, probe: ModuleType, outcome: Outcome, stream: bool) -> None:
         slot = Slot()
         answer(slot, MILLISECOND)
-        only(slot).pick_at(START, stream).finish_at(Outcome.FAILURE, START + 1)
+        only(slot).pick_at(START, stream).finish_at(outcome, START + 1)
         assert not probe.is_alive(slot, START + 1)
 
-    @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.DROPPED])
+    @pytest.mark.parametrize("outcome", OTHERS)
     def test_other_ends_do_not_change_it(self, probe: ModuleType, outcome: Outcome) -> None:
         slot = Slot()
         answer(slot, MILLISECOND, START, outcome)
@@ -357,7 +365,7 @@ class TestSurelyAlive:
 
 def test_a_slot_cannot_be_written_to() -> None:
     slot = Slot()
-    for name in (*counters(slot), "picks", "is_newcomer"):
+    for name in (*counters(slot), "picks", "is_newcomer", "failure_streak", "is_on_trial", "reported_weight"):
         with pytest.raises(AttributeError):
             setattr(slot, name, 1)
 
@@ -386,7 +394,7 @@ class TestLastAnswer:
         assert Slot().last_answer_ns == 0
 
     @pytest.mark.parametrize("stream", [False, True])
-    @pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILURE])
+    @pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILURE, Outcome.UNAVAILABLE, Outcome.RATE_LIMITED])
     def test_good_or_bad_it_is_one(self, outcome: Outcome, stream: bool) -> None:
         slot = Slot()
         only(slot).pick_at(START, stream).finish_at(outcome, START + SECOND)
@@ -409,3 +417,117 @@ def test_a_timed_call_whose_deadline_passed_is_counted_once_more(outcome: Outcom
     slot = Slot()
     only(slot).pick_at(START, stream).finish_at(outcome, START + SECOND)
     assert slot.timed_out == (not stream and outcome is Outcome.TIMED_OUT)
+
+
+class TestFailureStreak:
+    """Failures since the last success."""
+
+    def test_it_counts_failures_of_every_kind(self) -> None:
+        slot = Slot()
+        for length, outcome in enumerate(FAILURES, 1):
+            answer(slot, MILLISECOND, START, outcome)
+            assert slot.failure_streak == length
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("held", [False, True])
+    def test_a_success_ends_it(self, probe: ModuleType, held: bool, stream: bool) -> None:
+        slot = Slot()
+        for _ in range(2):  # it begins anew the second time
+            for length in range(1, 4):
+                probe.open_on(slot, START, stream, held)
+                probe.close_on(slot, Outcome.FAILURE, START, START + 1, stream, held)
+                assert slot.failure_streak == length
+            probe.open_on(slot, START, stream, held)
+            probe.close_on(slot, Outcome.SUCCESS, START, START + 1, stream, held)
+            assert slot.failure_streak == 0
+
+    @pytest.mark.parametrize("outcome", OTHERS)
+    def test_what_says_nothing_of_the_server_neither_adds_nor_ends(self, outcome: Outcome) -> None:
+        slot = Slot()
+        answer(slot, MILLISECOND, START, outcome)
+        assert slot.failure_streak == 0
+        answer(slot, MILLISECOND, START, Outcome.UNAVAILABLE)
+        answer(slot, MILLISECOND, START, outcome)
+        assert slot.failure_streak == 1
+
+    def test_a_forgotten_latency_is_no_success(self) -> None:
+        slot = Slot()
+        answer(slot, MILLISECOND, START, Outcome.FAILURE)
+        slot.forget_latency()
+        assert slot.failure_streak == 1
+
+
+class TestReports:
+    """What the load reports of a server say; words that nobody but their writer touches."""
+
+    def test_a_slot_begins_without(self) -> None:
+        slot = Slot()
+        assert (slot.reported_weight, slot.weighed_ns, slot.weighed_since_ns) == (0.0, 0, 0)
+        assert (slot.reported_in_flight, slot.reported_latency_ns, slot.reported_ns) == (0, 0.0, 0)
+        assert slot.ignored_reports == 0
+
+    def test_a_weight_is_kept_with_its_time_and_that_of_the_first(self) -> None:
+        slot = Slot()
+        for second, weight in enumerate((2.5, 1e-9, 1e12)):
+            slot.report_weight_at(weight, START + second)
+            assert (slot.reported_weight, slot.weighed_ns) == (weight, START + second)
+            assert slot.weighed_since_ns == START
+
+    def test_a_weight_that_was_forgotten_starts_anew(self) -> None:
+        slot = Slot()
+        slot.report_weight_at(2.0, START)
+        slot.forget_weight()
+        assert (slot.reported_weight, slot.weighed_since_ns) == (0.0, 0)
+        slot.forget_weight()
+        slot.report_weight_at(3.0, START + SECOND)
+        assert (slot.reported_weight, slot.weighed_since_ns) == (3.0, START + SECOND)
+
+    def test_a_load_is_kept_with_its_time(self) -> None:
+        slot = Slot()
+        slot.report_load_at(17, 2.5e6, START)
+        assert (slot.reported_in_flight, slot.reported_latency_ns, slot.reported_ns) == (17, 2.5e6, START)
+        slot.report_load_at(0, 0.0, START + 1)
+        assert (slot.reported_in_flight, slot.reported_latency_ns, slot.reported_ns) == (0, 0.0, START + 1)
+
+    @pytest.mark.parametrize("now_ns", [0, -SECOND])
+    def test_on_a_clock_at_zero_or_below_there_was_a_report_all_the_same(self, now_ns: int) -> None:
+        slot = Slot()
+        slot.report_weight_at(2.0, now_ns)
+        slot.report_load_at(1, 1.0, now_ns)
+        assert slot.weighed_since_ns > 0
+        assert slot.reported_ns > 0
+
+    def test_ignored_reports_are_counted(self) -> None:
+        slot = Slot()
+        for number in range(1, 4):
+            slot.ignore_report()
+            assert slot.ignored_reports == number
+
+    def test_they_leave_the_rest_alone(self) -> None:
+        slot = Slot()
+        answer(slot, MILLISECOND)
+        before = counters(slot)
+        slot.report_weight_at(2.0, START + 1)
+        slot.report_load_at(17, 1e9, START + 1)
+        slot.ignore_report()
+        assert counters(slot) == before
+        assert slot.latency_ns_at(START, 10.0) == MILLISECOND
+        assert slot.last_answer_ns == START
+
+    def test_a_forgotten_latency_leaves_them_alone(self) -> None:
+        slot = Slot()
+        slot.report_weight_at(2.0, START)
+        slot.report_load_at(17, 1e9, START)
+        slot.forget_latency()
+        assert (slot.reported_weight, slot.reported_in_flight) == (2.0, 17)
+
+
+def test_every_word_is_told_of_in_the_memory_model() -> None:
+    root = Path(__file__).parents[2]
+    (struct,) = re.findall(
+        r"cdef struct SlotWords:\n((?: .*\n)+)", (root / "ext/grpclb_core/native/slot.pxd").read_text()
+    )
+    words = re.findall(r"^    (?:word|void\*) (\w+)", struct, re.MULTILINE)
+    assert len(words) > 10
+    page = (root / "docs/memory-model.md").read_text()
+    assert [word for word in words if f"`{word}`" not in page] == []

@@ -118,3 +118,24 @@ def test_python_and_other_threads_share_a_picker(probe: ModuleType) -> None:
     assert in_threads(work) == [0] * THREADS
     assert [slot.in_flight for slot in slots] == [0, 0, 0]
     assert sum(slot.picks for slot in slots) == THREADS * calls
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("picker", PICKERS)
+def test_one_on_trial_has_one_call_whoever_picks(picker: type[Picker]) -> None:
+    slots = new_slots(4)
+    slots[0].start_trial()
+    shared = picker(View(slots), seed=1)
+
+    def work(_: int) -> int:
+        most = 0
+        for turn in range(3_000):
+            tickets = [shared.pick_at(START + turn) for _ in range(4)]
+            most = max(most, slots[0].in_flight)
+            for ticket in tickets:
+                ticket.finish_at(Outcome.UNAVAILABLE, START + turn + 1)
+        return most
+
+    assert in_threads(work) == [1] * THREADS
+    assert slots[0].is_on_trial
+    assert slots[0].failures == slots[0].failure_streak == slots[0].picks > 0

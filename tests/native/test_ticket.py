@@ -16,34 +16,20 @@ import grpc.aio
 import pytest
 
 from grpclb_core.native import P2cEwmaPicker, Slot, Ticket, View
-from grpclb_core.native.multicallable import CurrentPicker, UnaryUnaryMultiCallable
 from grpclb_core.types import Outcome
+from support.calls import CoreAlone, FinishedCall, counts, follow
 from support.fleet import SECOND, START, hold, new_slots, only
 from support.servers import UNARY_UNARY, echo_servers
 
 # Statuses that speak against the server. Each of the others is an answer to a request that could not be granted.
 FAULTS = {
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DATA_LOSS,
+    grpc.StatusCode.UNKNOWN: Outcome.FAILURE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Outcome.TIMED_OUT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Outcome.RATE_LIMITED,
+    grpc.StatusCode.INTERNAL: Outcome.FAILURE,
+    grpc.StatusCode.UNAVAILABLE: Outcome.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS: Outcome.FAILURE,
 }
-
-
-class FinishedCall:
-    """As much of a grpc.aio call that is done as a done callback needs."""
-
-    def __init__(self, code: object, details: object = "") -> None:
-        self._code = code
-        self._details = details
-
-    async def code(self) -> object:
-        return self._code
-
-    async def details(self) -> object:
-        return self._details
 
 
 class RunningCall(FinishedCall):
@@ -73,10 +59,6 @@ class BrokenCall(FinishedCall):
         raise self._error
 
 
-def counts(slot: Slot) -> tuple[int, int, int, int]:
-    return slot.in_flight, slot.successes, slot.failures, slot.unjudged
-
-
 @pytest.fixture
 def slot() -> Slot:
     return Slot()
@@ -100,7 +82,7 @@ class TestFinish:
         del ticket
         assert counts(slot) == (0, 1, 0, 0)
 
-    @pytest.mark.parametrize("outcome", [-1, 5, 2**31 - 1])
+    @pytest.mark.parametrize("outcome", [-1, len(Outcome), 2**31 - 1])
     def test_what_is_no_outcome_is_refused_and_the_ticket_stays_open(
         self, slot: Slot, ticket: Ticket, outcome: int
     ) -> None:
@@ -119,7 +101,7 @@ class TestFinish:
     def test_numbers_of_the_outcomes_are_those_of_the_core(self, slot: Slot) -> None:
         for outcome in Outcome:
             only(slot).pick_at(START).finish_at(outcome, START + SECOND)
-        assert counts(slot) == (0, 1, 2, 2)
+        assert counts(slot) == (0, 1, 4, 2)
 
     def test_it_knows_its_endpoint(self) -> None:
         slots = new_slots(3)
@@ -173,6 +155,15 @@ class TestDoneCallback:
         ticket(FinishedCall(code))
         assert counts(slot) == ((0, 0, 1, 0) if code in FAULTS else (0, 1, 0, 0))
         assert slot.is_newcomer is (code in FAULTS)
+
+    @pytest.mark.parametrize("code", FAULTS)
+    def test_a_failure_is_of_the_class_of_its_status(self, slot: Slot, code: grpc.StatusCode) -> None:
+        # Classes differ in the penalty that a picker may set for each; a timeout is no sign of life besides.
+        seconds = {Outcome.FAILURE: 2, Outcome.TIMED_OUT: 2, Outcome.UNAVAILABLE: 3, Outcome.RATE_LIMITED: 4}
+        P2cEwmaPicker(View([slot]), failure_s=2.0, unavailable_s=3.0, rate_limited_s=4.0).pick()(FinishedCall(code))
+        assert slot.latency_ns_at(0, 10.0) == seconds[FAULTS[code]] * SECOND
+        assert slot.timed_out == (code is grpc.StatusCode.DEADLINE_EXCEEDED)
+        assert (slot.last_answer_ns == 0) is (code is grpc.StatusCode.DEADLINE_EXCEEDED)
 
     def test_a_call_the_application_cancelled_is_a_lower_bound(self, slot: Slot, ticket: Ticket) -> None:
         ticket(FinishedCall(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))
@@ -262,13 +253,6 @@ class FollowedCall(FinishedCall):
         self.followers.append(follower)
 
 
-class CoreAlone:
-    """Nothing of a grpc.aio call but C-core's side of it: whoever asks for more than that fails."""
-
-    def __init__(self, call: Any) -> None:
-        self._cython_call = call._cython_call
-
-
 class LooksLikeCore:
     """What another grpcio might keep where ours keeps C-core's side of a call."""
 
@@ -277,18 +261,6 @@ class LooksLikeCore:
 
     def is_ok(self) -> bool:
         raise AssertionError("of this nothing is known")
-
-
-def follow(ticket: Ticket, call: object) -> None:
-    """Tie a ticket to a call that was just started."""
-    starts = UnaryUnaryMultiCallable(
-        CurrentPicker(lambda _: None),
-        lambda _: (lambda _: call, lambda: grpc.ChannelConnectivity.READY),
-        lambda *_: None,
-        [],
-        True,
-    )
-    assert starts.start_on(ticket, b"", None, None, None, None, None) is call
 
 
 class TestFollowing:

@@ -19,10 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, SOA, SRV, A, DNSQuestion, DNSRecord
+from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, SOA, SRV, TXT, A, DNSQuestion, DNSRecord
 
 MAX_DATAGRAM = 512  # RFC 1035 4.2.1, for a query without EDNS
 DNSMASQ = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+MAX_STRING = 255  # RFC 1035 3.3: a byte in front of a string of TXT tells its size
 MAX_MESSAGE = 65535  # RFC 1035 4.2.2: two bytes in front of a message over TCP tell its size
 MAX_LINKS = 40  # of a chain of aliases that has no end
 STARTED_WITHIN_S = 10.0
@@ -108,6 +109,12 @@ class FaultyDns:
         with self._lock:
             self._records[name] = [RR(name, QTYPE.SRV, rdata=SRV(*service), ttl=ttl_s) for service in services]
 
+    def describe(self, name: str, *texts: str, ttl_s: int = 0) -> None:
+        """Give a name these TXT records, and none beside; a long one in strings of 255 bytes."""
+        cut = [[text[at : at + MAX_STRING] for at in range(0, len(text), MAX_STRING)] for text in texts]
+        with self._lock:
+            self._records[name] = [RR(name, QTYPE.TXT, rdata=TXT(strings), ttl=ttl_s) for strings in cut]
+
     def come_along(self, name: str, *addresses: str, ttl_s: int = 0) -> None:
         """Add these addresses of a name to every answer with services."""
         with self._lock:
@@ -116,7 +123,7 @@ class FaultyDns:
     def fail(self, name: str, fault: Fault, *record_types: str) -> None:
         """Let queries for a name go wrong: those of these types, or all."""
         with self._lock:
-            for record_type in record_types or ("A", "AAAA", "SRV"):
+            for record_type in record_types or ("A", "AAAA", "SRV", "TXT"):
                 self._faults[name, record_type] = fault
 
     def heal(self, name: str) -> None:

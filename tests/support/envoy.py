@@ -65,6 +65,17 @@ class Envoy:
     def __init__(self, admin: httpx.AsyncClient) -> None:
         self._admin = admin
 
+    async def ready(self) -> bool:
+        """Whether it has its configuration, and listens."""
+        return (await self._admin.get("/ready")).is_success
+
+    async def listener(self, name: str) -> str:
+        """The address of a listener, `host:port`."""
+        answer = (await self._admin.get("/listeners", params={"format": "json"})).json()
+        (found,) = [status for status in answer["listener_statuses"] if status["name"] == name]
+        address = found["local_address"]["socket_address"]
+        return f"{address['address']}:{address['port_value']}"
+
     async def endpoints(self, cluster: str) -> list[str]:
         """The addresses of a cluster, each `host:port`."""
         answer = (await self._admin.get("/clusters", params={"format": "json"})).json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 
 from grpclb_core.native import Picker, RoundRobinPicker, Slot, Ticket, View
@@ -23,10 +24,12 @@ CHI_SQUARE_999 = {1: 10.828, 2: 13.816, 3: 16.266, 4: 18.467, 5: 20.515, 7: 24.3
 NORMAL_999 = 3.291
 
 
-def chi_square(counts: Sequence[int]) -> float:
-    """Return how far counts stray from being all equal; the degrees of freedom are one less than the counts."""
-    expected = sum(counts) / len(counts)
-    return sum((count - expected) ** 2 for count in counts) / expected
+def chi_square(counts: Sequence[int], weights: Sequence[float] | None = None) -> float:
+    """Return how far counts stray from being as the weights, or all equal; their number less one is the freedom."""
+    if weights is None:
+        weights = [1.0] * len(counts)
+    unit = sum(counts) / math.fsum(weights)
+    return sum((count - unit * weight) ** 2 / (unit * weight) for count, weight in zip(counts, weights, strict=True))
 
 
 def is_share(hits: int, draws: int, expected: float) -> bool:

@@ -17,6 +17,8 @@ class Relay:
     """
 
     def __init__(self, port: int) -> None:
+        self.accepted = 0
+        """How many connections were ever made to it."""
         self._to = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
@@ -70,6 +72,7 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             try:
                 server = None if self._refusing else socket.create_connection(self._to)
             except OSError:

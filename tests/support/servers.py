@@ -42,6 +42,7 @@ class EchoServer:
         self.host = ""
         self.port = 0
         self.options: tuple[tuple[str, object], ...] = ()
+        self.interceptors: tuple[grpc.aio.ServerInterceptor, ...] = ()
         self._credentials = credentials
         self._server: grpc.aio.Server | None = None
 
@@ -50,7 +51,7 @@ class EchoServer:
         return f"{self.host}:{self.port}"
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> EchoServer:
-        self._server = grpc.aio.server(options=(*SERVER_OPTIONS, *self.options))
+        self._server = grpc.aio.server(interceptors=self.interceptors, options=(*SERVER_OPTIONS, *self.options))
         self._server.add_generic_rpc_handlers((self._handlers(),))
         self.serve(self._server)
         address = host if host.startswith("unix:") else f"{host}:{port}"

@@ -63,6 +63,22 @@ static inline int grpclb_take(grpclb_word *flag) {
 #endif
 }
 
+/* Replace a value if it is still the expected one; true for the one caller who replaced it. */
+static inline int grpclb_replace(grpclb_word *word, int64_t expected, int64_t value) {
+    return atomic_compare_exchange_strong_explicit(word, &expected, value, memory_order_relaxed, memory_order_relaxed);
+}
+
+/* A lock that nobody waits for: true for the one caller who got it, the others do without what it guards. Unlike the
+ * words, which mean something each on its own, it publishes the memory that it guards. */
+static inline int grpclb_try_lock(grpclb_word *lock) {
+    int64_t open = 0;
+    return atomic_compare_exchange_strong_explicit(lock, &open, 1, memory_order_acquire, memory_order_relaxed);
+}
+
+static inline void grpclb_unlock(grpclb_word *lock) {
+    atomic_store_explicit(lock, 0, memory_order_release);
+}
+
 static inline void *grpclb_aligned_zeroed(size_t bytes) {
     size_t whole = (bytes + GRPCLB_CACHE_LINES - 1) / GRPCLB_CACHE_LINES * GRPCLB_CACHE_LINES;
     void *memory = aligned_alloc(GRPCLB_CACHE_LINES, whole);

@@ -8,6 +8,7 @@ cdef extern from *:
     """
     /* wyrand (Wang Yi, public domain, 2019): one multiplication a draw, and any seed is a good one. */
     #define GRPCLB_STEP 0xA0761D6478BD642FULL
+    #define GRPCLB_STEPS 0x939C72E4AF1E62CFULL /* its inverse modulo 2^64 */
     #define GRPCLB_MASK 0xE7037ED1A0B428DBULL
     static inline uint64_t grpclb_mix(uint64_t state) {
         unsigned __int128 product = (unsigned __int128)state * (state ^ GRPCLB_MASK);
@@ -15,6 +16,7 @@ cdef extern from *:
     }
     """
     const uint64_t STEP "GRPCLB_STEP"
+    const uint64_t STEPS "GRPCLB_STEPS"
     uint64_t mix "grpclb_mix"(uint64_t state) noexcept nogil
 
 
@@ -27,6 +29,11 @@ cdef inline uint64_t draw(word* state) noexcept nogil:
     cdef uint64_t stepped = <uint64_t> load(state) + STEP
     store(state, <int64_t> stepped)
     return mix(stepped)
+
+
+cdef inline uint64_t draws_since(int64_t before, const word* state) noexcept nogil:
+    """Return how many numbers were drawn since the state was `before`: each draw moves it on by the same step."""
+    return <uint64_t> (load(state) - before) * STEPS
 
 
 cdef inline uint32_t below(word* state, uint32_t bound, uint32_t bits) noexcept nogil:

@@ -92,11 +92,16 @@ cdef class MultiCallable:
     cdef object send(self, object request, object timeout, object metadata, object credentials,
                      object wait_for_ready, object compression):
         cdef Ticket ticket
+        cdef Picker picker
         cdef tuple endpoint
         cdef int64_t now_ns
         while self.current.picker is not None:
+            picker = self.current.picker
             now_ns = read_clock(clock)
-            ticket = self.current.picker.take(now_ns, self.stream)
+            if picker.key_header is None:
+                ticket = picker.take(now_ns, self.stream)
+            else:
+                ticket = picker.take_for(metadata, now_ns, self.stream)
             endpoint = self.endpoint_of(ticket)
             if is_surely_alive(ticket.slot.words, now_ns) or endpoint[1]() is READY:
                 return dispatch(endpoint[0], ticket, request, timeout, metadata, credentials, wait_for_ready, compression)

@@ -7,21 +7,19 @@ GIL. It opens no debt: whoever chooses for itself calls `open_call` and `close_c
 from libc.stdint cimport int64_t, uint32_t
 
 from grpclb_core.native.atomics cimport word
-from grpclb_core.native.ticket cimport Ticket
+from grpclb_core.native.ticket cimport Issuer, Ticket
 from grpclb_core.native.view cimport View
 
 
-cdef class Picker:
+cdef class Picker(Issuer):
     cdef readonly View view
-    cdef double rate  # halvings per ns of the latency estimate
+    cdef readonly str key_header  # the header that a choice goes by; None for all but `take_for` of some pickers
     cdef word state  # of the random draws, or the turn
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil
+    cdef uint32_t spare_trials(self, uint32_t index, int64_t now_ns) noexcept
     cdef Ticket take(self, int64_t now_ns, bint stream)
-
-
-cdef class P2cEwmaPicker(Picker):
-    pass
+    cdef Ticket take_for(self, object metadata, int64_t now_ns, bint stream)
 
 
 cdef class LeastRequestPicker(Picker):

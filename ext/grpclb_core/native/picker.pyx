@@ -1,28 +1,20 @@
-"""The four pickers of the core: power of two choices over peak EWMA, least request, round robin, random."""
+"""What all pickers are, and the three that look at no latency: least request, round robin, random."""
 
 import os
 
 cimport cython
 from libc.stdint cimport int64_t, uint32_t
 
-from grpclb_core.native.atomics cimport add, load, load_double, store
+from grpclb_core.native.atomics cimport add, store, word
 from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
-from grpclb_core.native.draws cimport below, draw, draw_pair
-from grpclb_core.native.ewma cimport MOST_HALVINGS, decay_rate, halved
-from grpclb_core.native.slot cimport Slot, SlotWords, in_flight, is_newcomer, open_call, projected_ns, timed_in_flight
-from grpclb_core.native.ticket cimport Ticket, open_ticket
-from grpclb_core.native.view cimport Member, View
+from grpclb_core.native.draws cimport below, draw
+from grpclb_core.native.ewma cimport decay_rate
+from grpclb_core.native.slot cimport Slot, SlotWords, is_busy_trial, is_on_trial, open_call, plain_learning
+from grpclb_core.native.ticket cimport Issuer, Ticket, open_ticket
+from grpclb_core.native.view cimport Member, View, draw_column, draw_member, load_of
 
 # Mean lifetime of a latency sample: finagle, linkerd, go-zero and brpc all use 10 s.
 DEFAULT_DECAY_S = 10.0
-
-# What a newcomer with a call in flight costs: more than any latency (39 hours), so that it gets one probe and then
-# nothing until it answers. finagle's penalty, Long.MaxValue >> 16.
-cdef double UNANSWERED_NS = 140737488355328.0
-
-# Part of a latency that may be nothing, and far below any that is real: where all are new, what is left of their costs
-# is the calls in flight.
-cdef double LEAST_NS = 1e-290
 
 # Draws of `least_request`: gRFC A48 allows 2 to 10 there.
 FEWEST_CHOICES = 2
@@ -30,10 +22,16 @@ MOST_CHOICES = 10
 cdef enum:
     ROOM_FOR_CHOICES = 10
 
+# How often a choice is made anew when it falls on an endpoint that is on trial and busy, before any other is taken.
+# Trials are few, as endpoints come out of an ejection one by one: with a third of the set on trial, one in 81 gets that
+# far.
+cdef enum:
+    CHOICES_PAST_TRIALS = 4
+
 cdef const ClockScale* clock = clock_scale()
 
 
-cdef class Picker:
+cdef class Picker(Issuer):
     """Chooses endpoints of one view; replaced as a whole when the view changes.
 
     Args:
@@ -48,13 +46,18 @@ cdef class Picker:
     def __init__(self, View view not None, *, decay_s=DEFAULT_DECAY_S, seed=None) -> None:
         if not decay_s > 0:
             raise ValueError(f"decay_s is {decay_s!r}; use a number of seconds above 0")
+        if view.count == 0:
+            raise ValueError("the view was never made: it has no endpoints")
         self.view = view
-        self.rate = decay_rate(decay_s)
+        self.learning = plain_learning(decay_rate(decay_s))
         cdef bytes entropy = os.urandom(8) if seed is None else (<object> seed & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
         store(&self.state, int.from_bytes(entropy, "little", signed=True))
 
     def __len__(self) -> int:
         return self.view.count
+
+    def reported(self, Slot slot not None) -> None:
+        """Take note that a load report came into a slot."""
 
     def pick(self) -> Ticket:
         """Choose an endpoint for a unary call and open its ticket."""
@@ -68,76 +71,46 @@ cdef class Picker:
         """Do as `pick` does at the time `now_ns`, on whatever clock the caller keeps."""
         return self.take(now_ns, stream)
 
+    def pick_for_at(self, metadata, int64_t now_ns, bint stream=False) -> Ticket:
+        """Do as `pick_at` does for a call with these headers, which `key_header` is one of where the choice goes by it."""
+        return self.take_for(metadata, now_ns, stream)
+
     cdef Ticket take(self, int64_t now_ns, bint stream):
         cdef uint32_t index = self.choose(now_ns)
         cdef SlotWords* slot = self.view.members[index].slot
+        if is_on_trial(slot):
+            slot = self.view.members[self.spare_trials(index, now_ns)].slot
         open_call(slot, now_ns, stream, True)
-        return open_ticket(<Slot> slot.owner, now_ns, self.rate, stream)
+        return open_ticket(<Slot> slot.owner, self, now_ns, stream)
+
+    cdef Ticket take_for(self, object metadata, int64_t now_ns, bint stream):
+        return self.take(now_ns, stream)
+
+    cdef uint32_t spare_trials(self, uint32_t index, int64_t now_ns) noexcept:
+        """Return an endpoint to take instead of one on trial that has its one call already; that one if all are such."""
+        cdef const Member* members = self.view.members
+        cdef uint32_t count = self.view.count
+        cdef uint32_t chosen = index
+        cdef uint32_t turn
+        for turn in range(<uint32_t> CHOICES_PAST_TRIALS):
+            if not is_busy_trial(members[chosen].slot):
+                return chosen
+            chosen = self.choose(now_ns)
+        for turn in range(count):
+            chosen = (index + turn) % count
+            if not is_busy_trial(members[chosen].slot):
+                return chosen
+        return index
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
         return 0
-
-
-cdef inline bint prefers_first(const Member* first, const Member* second, int64_t now_ns, double rate) noexcept nogil:
-    """Tell whether the first of two draws costs no more: latency x (in-flight + 1) / weight.
-
-    Both estimates fade at the same rate, so that only the gap between their ages counts: one decay does for two, and
-    the comparison need not wait for the clock.
-    """
-    cdef int64_t first_ns = load(&first.slot.stamp_ns)
-    cdef int64_t second_ns = load(&second.slot.stamp_ns)
-    cdef double gap  # halvings that the first estimate has lost beyond those of the second
-    if first_ns <= 0 or second_ns <= 0:
-        return prefers_first_newcomer(first, second, now_ns, rate)
-    gap = <double> (second_ns - first_ns) * rate
-    gap = min(max(gap, -MOST_HALVINGS), MOST_HALVINGS)
-    return cost(first, load_double(&first.slot.latency_ns)) * halved(gap) <= cost(
-        second, load_double(&second.slot.latency_ns)
-    )
-
-
-cdef bint prefers_first_newcomer(
-    const Member* first, const Member* second, int64_t now_ns, double rate
-) noexcept nogil:
-    """Do as `prefers_first` does where one or both have not answered yet.
-
-    A newcomer borrows its rival's latency, for a fleet knows itself best, and once its first call is under way it
-    costs more than anyone until the answer is in.
-    """
-    cdef double first_ns = projected_ns(first.slot, now_ns, rate) + LEAST_NS
-    cdef double second_ns = projected_ns(second.slot, now_ns, rate) + LEAST_NS
-    cdef double seed_ns = max(first_ns, second_ns)
-    if is_newcomer(first.slot):
-        first_ns = UNANSWERED_NS if timed_in_flight(first.slot) > 0 else seed_ns
-    if is_newcomer(second.slot):
-        second_ns = UNANSWERED_NS if timed_in_flight(second.slot) > 0 else seed_ns
-    return cost(first, first_ns) <= cost(second, second_ns)
-
-
-cdef inline double cost(const Member* member, double latency_ns) noexcept nogil:
-    return latency_ns * <double> (in_flight(member.slot) + 1) * member.inverse_weight
-
-
-@cython.final
-cdef class P2cEwmaPicker(Picker):
-    """Draws two endpoints and takes the one with less peak-EWMA latency x calls in flight; the first on a tie."""
-
-    cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
-        cdef const Member* members = self.view.members
-        cdef uint32_t first = 0, second = 0, mask
-        if self.view.count == 1:
-            return 0
-        draw_pair(&self.state, self.view.count, &first, &second)
-        # Masked rather than branched on: the answer is a toss-up, and a misprediction costs more than all of this.
-        mask = <uint32_t> 0 - <uint32_t> prefers_first(&members[first], &members[second], now_ns, self.rate)
-        return second ^ ((first ^ second) & mask)
 
 
 @cython.final
 cdef class LeastRequestPicker(Picker):
     """Draws `choice_count` endpoints (2 to 10) and takes the one with the fewest calls in flight for its weight.
 
-    gRFC A48, but with distinct draws: drawing one endpoint twice is a random pick in disguise.
+    gRFC A48, but with distinct draws where all weigh the same: drawing one endpoint twice is a random pick in disguise.
     """
 
     def __init__(self, View view not None, *, choice_count=2, decay_s=DEFAULT_DECAY_S, seed=None) -> None:
@@ -151,21 +124,30 @@ cdef class LeastRequestPicker(Picker):
         cdef uint32_t drawn[ROOM_FOR_CHOICES]
         cdef uint32_t count = self.view.count
         cdef uint32_t draws = self.choice_count if self.choice_count < count else count
-        cdef uint32_t turn, earlier, candidate, best = 0
-        cdef double cost, least = -1.0
+        cdef uint32_t turn, candidate, best = 0
+        cdef double load, least = -1.0
         for turn in range(draws):
-            # Each draw is made among those not drawn yet: walk up past the earlier ones, which are kept in order.
-            candidate = below(&self.state, count - turn, <uint32_t> (draw(&self.state) >> 32))
-            earlier = 0
-            while earlier < turn and drawn[earlier] <= candidate:
-                candidate += 1
-                earlier += 1
-            insert(drawn, turn, earlier, candidate)
-            cost = <double> (in_flight(members[candidate].slot) + 1) * members[candidate].inverse_weight
-            if least < 0 or cost < least:
-                least = cost
+            if self.view.columns == NULL:
+                candidate = draw_another(&self.state, count, drawn, turn)
+            else:
+                candidate = draw_column(self.view.columns, count, &self.state)
+            load = load_of(&members[candidate])
+            if least < 0 or load < least:
+                least = load
                 best = candidate
         return best
+
+
+cdef inline uint32_t draw_another(word* state, uint32_t count, uint32_t* drawn, uint32_t turn) noexcept nogil:
+    """Draw one that was not drawn in an earlier turn; `drawn` has those in order, and takes this one in."""
+    cdef uint32_t candidate = below(state, count - turn, <uint32_t> (draw(state) >> 32))
+    cdef uint32_t earlier = 0
+    # It is a place among those not drawn yet: walk up past the earlier ones.
+    while earlier < turn and drawn[earlier] <= candidate:
+        candidate += 1
+        earlier += 1
+    insert(drawn, turn, earlier, candidate)
+    return candidate
 
 
 cdef inline void insert(uint32_t* ordered, uint32_t length, uint32_t position, uint32_t value) noexcept nogil:
@@ -186,7 +168,7 @@ cdef class RoundRobinPicker(Picker):
 
 @cython.final
 cdef class RandomPicker(Picker):
-    """Takes any endpoint, each as likely as the others."""
+    """Takes any endpoint, each as likely as its weight says."""
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
-        return below(&self.state, self.view.count, <uint32_t> (draw(&self.state) >> 32))
+        return draw_member(self.view.members, self.view.columns, self.view.count, &self.state)

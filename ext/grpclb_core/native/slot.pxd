@@ -1,11 +1,12 @@
-"""The mutable record of one endpoint: two cache lines of atomic words.
+"""The mutable record of one endpoint: four cache lines of atomic words, of which a pick reads one.
 
 Who writes what: `open_call` at a pick, `close_call` when its ticket is finished, `Slot.forget_latency` when the
 connection was made anew. Reading never writes.
 Calls whose length says something of the server (unary) are timed; streams are counted, not timed.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.math cimport INFINITY
+from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 
 from grpclb_core.native.atomics cimport add, add_held, load, load_double, store, store_double, word
 from grpclb_core.native.ewma cimport faded
@@ -17,6 +18,8 @@ cdef enum Outcome:  # the numbers of grpclb_core.types.Outcome
     CANCELLED = 2
     DROPPED = 3
     TIMED_OUT = 4
+    UNAVAILABLE = 5
+    RATE_LIMITED = 6
 
 
 cdef extern from *:
@@ -28,9 +31,19 @@ cdef extern from *:
     /* 5 ms: an endpoint that is called more often than that is busy, and looking would cost it; for one that is called
      * less often the look costs next to nothing. */
     #define GRPCLB_ALIVE_NS 5000000
+    /* A server with ten times the latency, exponentially spread, answers within what is typical (a peak, so four or five
+     * times the mean) once in three times; three in a row, once in thirty. */
+    #define GRPCLB_PROBES_TO_PASS 3
+    /* Each probe that finds a server as slow as before makes the wait for the next one longer, up to this many times. */
+    #define GRPCLB_MOST_FAILED_PROBES 2
+    /* 1 ms, a thousand times the time between two readings of a call, and nothing to what it is added to. */
+    #define GRPCLB_CLOCK_SLACK_NS 1000000
     """
     const int64_t ALIVE_NS "GRPCLB_ALIVE_NS"
+    const int64_t CLOCK_SLACK_NS "GRPCLB_CLOCK_SLACK_NS"
     enum:
+        MOST_FAILED_PROBES "GRPCLB_MOST_FAILED_PROBES"
+        PROBES_TO_PASS "GRPCLB_PROBES_TO_PASS"
         COUNT_BITS "GRPCLB_COUNT_BITS"
         UNIT_BITS "GRPCLB_UNIT_BITS"
 
@@ -45,7 +58,7 @@ cdef struct SlotWords:
     word latency_ns  # peak EWMA as it stood at `stamp_ns`; a double
     word stamp_ns  # time of the last timed answer; 0 or less while there was none (is_newcomer)
     word successes
-    word alive_ns  # time of the last success; 0 after a failure (is_surely_alive)
+    word alive_ns  # time of the last success; 0 after a failure (is_surely_alive), -1 on trial (is_on_trial)
     void* owner  # the Slot, borrowed; found here, a pick need not look it up elsewhere in memory
     # What is written less often
     word successes_free  # counted without the GIL
@@ -53,13 +66,47 @@ cdef struct SlotWords:
     word answered_ns  # time of the last answer before `alive_ns` was last set to 0 (last_answer_ns)
     word unjudged  # finished picks that were neither: cancelled, or never sent
     word timed_out  # timed calls whose deadline the server let pass
+    word streak  # failures in a row, good while the last call failed (failure_streak)
+    word weight  # what its load reports make its share of the calls; a double
+    word weighed_since_ns  # since when it has such a weight without a break; 0 while it has none
+    # What its load reports say
+    word weighed_ns  # time of the report that `weight` was made of
+    word reported_ns  # time of the last report that was believed; 0 while there was none
+    word reported_in_flight
+    word reported_latency_ns  # what calls took there at that many in flight; a double
+    word ignored_reports  # reports that could not be believed
+    word passed  # answers in a row to probes, good ones or, below 0, bad ones (after_probe)
+
+
+cdef struct Learning:
+    # How a picker has its calls change what is known of their endpoints
+    double rate  # halvings per ns of the latency estimate
+    word cap_ns  # the most that one answer may raise the estimate to; a double, infinite where nothing is known
+    word typical_ns  # what an answer takes in this fleet; a double, 0 while nothing is known
+    uint64_t stale_ns  # an estimate that no answer came to for so long is no longer mixed with new ones (after_probe)
+    double failure_ns  # a failed call counts as one that took so long; 0 to take it for what it took
+    double unavailable_ns
+    double rate_limited_ns
+    double most_hint_ns  # the longest that a server's wish to be left alone is granted; 0 to grant none
+
+
+cdef inline Learning plain_learning(double rate) noexcept nogil:
+    """Return how bare peak EWMA learns: every answer, at whatever it took, and failures by their length alone."""
+    cdef Learning learning
+    learning.rate = rate
+    store_double(&learning.cap_ns, INFINITY)
+    store_double(&learning.typical_ns, 0.0)
+    learning.stale_ns = UINT64_MAX
+    learning.failure_ns = learning.unavailable_ns = learning.rate_limited_ns = 0.0
+    learning.most_hint_ns = 0.0
+    return learning
 
 
 cdef inline bint is_newcomer(const SlotWords* slot) noexcept nogil:
-    """Tell whether the endpoint has not answered any timed call yet.
+    """Tell whether the endpoint has answered no timed call yet, or too few to know it by (after_introduction).
 
-    Calls that ended without an answer may have left a lower bound of its latency; then `stamp_ns` is the negative of
-    the time when that was learnt.
+    Those, and calls that ended without an answer, may have left a lower bound of its latency; then `stamp_ns` is the
+    negative of the time when that was learnt.
     """
     return load(&slot.stamp_ns) <= 0
 
@@ -76,6 +123,20 @@ cdef inline bint is_surely_alive(const SlotWords* slot, int64_t now_ns) noexcept
     A connection that breaks fails the calls on it, and a failure ends this at once.
     """
     return now_ns - load(&slot.alive_ns) < ALIVE_NS
+
+
+cdef inline bint is_on_trial(const SlotWords* slot) noexcept nogil:
+    """Tell whether the endpoint has to answer a call well before it may have two at a time."""
+    return load(&slot.alive_ns) < 0
+
+
+cdef inline bint is_busy_trial(const SlotWords* slot) noexcept nogil:
+    return is_on_trial(slot) and in_flight(slot) > 0
+
+
+cdef inline int64_t failure_streak(const SlotWords* slot) noexcept nogil:
+    """Return how many calls failed since the last success: a success is told by `alive_ns`, and writes no more."""
+    return 0 if load(&slot.alive_ns) > 0 else load(&slot.streak)
 
 
 cdef inline int64_t last_answer_ns(const SlotWords* slot) noexcept nogil:
@@ -98,20 +159,23 @@ cdef inline int64_t in_flight(const SlotWords* slot) noexcept nogil:
     return timed_in_flight(slot) + load(&slot.streams)
 
 
-cdef inline double mean_age_ns(const SlotWords* slot, int64_t now_ns) noexcept nogil:
-    """Return how long the open timed calls have been open, on average; 0 if there are none.
+cdef inline int64_t ages_ns(uint64_t timed, int64_t now_ns) noexcept nogil:
+    """Return how long the open timed calls have been open, all added up; `timed` is what `timed_calls` returns.
 
-    Mean age of n calls that started at s1..sn is (n now - (s1 + .. + sn)) / n: two integers tell it without a list
-    (brpc, locality_aware_load_balancer.h). The sum of start times wraps, the sum of ages does not come near that.
+    Of n calls that started at s1..sn this is n now - (s1 + .. + sn): two integers tell it without a list (brpc,
+    locality_aware_load_balancer.h). The sum of start times wraps, the sum of ages does not come near that.
     """
-    cdef uint64_t packed = timed_calls(slot)
-    cdef uint64_t count = packed & ((1 << COUNT_BITS) - 1)
+    cdef uint64_t count = timed & ((1 << COUNT_BITS) - 1)
     cdef uint64_t now = <uint64_t> now_ns >> UNIT_BITS
-    cdef int64_t ages
-    if count == 0:
-        return 0.0
-    ages = <int64_t> ((count * now << COUNT_BITS) - (packed - count)) >> COUNT_BITS
-    return <double> (ages << UNIT_BITS) / <double> count if ages > 0 else 0.0
+    return (<int64_t> ((count * now << COUNT_BITS) - (timed - count)) >> COUNT_BITS) << UNIT_BITS
+
+
+cdef inline double mean_age_ns(const SlotWords* slot, int64_t now_ns) noexcept nogil:
+    """Return how long the open timed calls have been open, on average; 0 if there are none."""
+    cdef uint64_t timed = timed_calls(slot)
+    cdef uint64_t count = timed & ((1 << COUNT_BITS) - 1)
+    cdef int64_t ages = ages_ns(timed, now_ns)
+    return <double> ages / <double> count if ages > 0 and count > 0 else 0.0
 
 
 cdef inline int64_t timed_call(int64_t started_ns) noexcept nogil:
@@ -134,19 +198,79 @@ cdef inline void open_call(SlotWords* slot, int64_t now_ns, bint stream, bint he
         count(&slot.timed, &slot.timed_free, timed_call(now_ns), held)
 
 
-cdef inline void observe_answer(SlotWords* slot, double elapsed_ns, int64_t now_ns, double rate) noexcept nogil:
+cdef inline bint is_past(int64_t age_ns, uint64_t limit_ns) noexcept nogil:
+    """Tell whether an age is above a limit, or below 0 because the clock was set back; UINT64_MAX is no limit.
+
+    Threads that meet may read the clock in another order than they write, which is no setting back.
+    """
+    return <uint64_t> (age_ns + CLOCK_SLACK_NS) > limit_ns
+
+
+cdef inline double after_probe(
+    SlotWords* slot, double elapsed_ns, double mixed_ns, const Learning* learning
+) noexcept nogil:
+    """Return the estimate after an answer of an endpoint that was left alone for long; 0 to leave it as it is.
+
+    One good answer is luck, where a slow server answers fast now and then. After a few in a row the endpoint is taken
+    back, as one of its fleet and not as the best of it. Until then its estimate stays as old as it is, so that the next
+    probe comes at once. `mixed_ns` is what the answer makes of the estimate otherwise.
+    """
+    cdef double typical_ns = load_double(&learning.typical_ns)
+    cdef int64_t passed = load(&slot.passed)
+    if elapsed_ns > typical_ns:
+        store(&slot.passed, max(min(passed, 0) - 1, -MOST_FAILED_PROBES))
+        return mixed_ns
+    passed = max(passed, 0) + 1
+    store(&slot.passed, passed if passed < PROBES_TO_PASS else 0)
+    # The half is for a fleet that became faster as a whole.
+    return 0.0 if passed < PROBES_TO_PASS else max(elapsed_ns, min(typical_ns, 0.5 * load_double(&slot.latency_ns)))
+
+
+cdef inline double after_introduction(
+    SlotWords* slot, double elapsed_ns, int64_t now_ns, const Learning* learning
+) noexcept nogil:
+    """Return the estimate after an answer of a newcomer; 0 while it stays one.
+
+    Where others are known it takes a few answers, one at a time, of which the slowest counts, and what is typical if
+    that is more: after a lucky one, a server that is slow at its start would look like the fastest of all, and
+    everybody would go there.
+    """
+    cdef double typical_ns = load_double(&learning.typical_ns)
+    cdef int64_t passed = load(&slot.passed) + 1
+    cdef double slowest_ns = elapsed_ns if passed <= 1 else max(elapsed_ns, load_double(&slot.latency_ns))
+    if passed < PROBES_TO_PASS and typical_ns > 0:
+        store(&slot.passed, passed)
+        store_double(&slot.latency_ns, slowest_ns)
+        store(&slot.stamp_ns, -now_ns if now_ns > 0 else -1)
+        return 0.0
+    store(&slot.passed, 0)
+    return max(slowest_ns, typical_ns)
+
+
+cdef inline void observe_answer(
+    SlotWords* slot, double elapsed_ns, int64_t now_ns, const Learning* learning
+) noexcept nogil:
     """Fold the latency of an answer into the peak EWMA: up at once, down with the decay time.
 
     Formula of finagle's PeakEwma. Two threads that finish at the same moment may lose one of their two samples.
     """
     cdef int64_t stamp = load(&slot.stamp_ns)
     cdef double latency = load_double(&slot.latency_ns)
+    cdef double cap_ns = load_double(&learning.cap_ns)
     cdef double kept
-    if stamp <= 0 or elapsed_ns >= latency:
+    if elapsed_ns > cap_ns:
+        elapsed_ns = cap_ns
+    if stamp <= 0:
+        latency = after_introduction(slot, elapsed_ns, now_ns, learning)
+    elif elapsed_ns >= latency:
         latency = elapsed_ns
     else:
-        kept = faded(now_ns - stamp, rate)
+        kept = faded(now_ns - stamp, learning.rate)
         latency = latency * kept + elapsed_ns * (1.0 - kept)
+    if stamp > 0 and is_past(now_ns - stamp, learning.stale_ns):
+        latency = after_probe(slot, elapsed_ns, latency, learning)
+    if latency == 0:
+        return
     store_double(&slot.latency_ns, latency)
     store(&slot.stamp_ns, now_ns if now_ns > 0 else 1)
 
@@ -160,32 +284,57 @@ cdef inline void observe_bound(SlotWords* slot, double elapsed_ns, int64_t now_n
     store(&slot.stamp_ns, -stamp if is_newcomer(slot) else stamp)
 
 
+cdef inline bint is_failure(int outcome) noexcept nogil:
+    return outcome == FAILURE or outcome >= TIMED_OUT
+
+
+cdef inline double penalty_ns(int outcome, const Learning* learning) noexcept nogil:
+    """Return how long a failed call is taken to have lasted: else a server that fails at once looks like a fast one."""
+    if outcome == UNAVAILABLE:
+        return learning.unavailable_ns
+    return learning.rate_limited_ns if outcome == RATE_LIMITED else learning.failure_ns
+
+
+cdef inline void count_failure(SlotWords* slot, int outcome, int64_t now_ns, bint stream) noexcept nogil:
+    cdef int64_t alive = load(&slot.alive_ns)
+    store(&slot.streak, 1 if alive > 0 else load(&slot.streak) + 1)
+    store(&slot.answered_ns, last_answer_ns(slot) if outcome == TIMED_OUT else now_ns)
+    if alive > 0:  # who is on trial stays so
+        store(&slot.alive_ns, 0)
+    add(&slot.failures, 1)
+    if outcome == TIMED_OUT and not stream:
+        add(&slot.timed_out, 1)
+
+
 cdef inline void close_call(
-    SlotWords* slot, int outcome, int64_t started_ns, int64_t now_ns, double rate, bint stream, bint held
+    SlotWords* slot, int outcome, int64_t started_ns, int64_t now_ns, const Learning* learning, bint stream, bint held,
+    double hint_ns=0.0
 ) noexcept nogil:
-    """Settle the debt of one pick, made at `started_ns` by `open_call`; `stream` and `held` must be what they were there."""
+    """Settle the debt of one pick, made at `started_ns` by `open_call`; `stream` and `held` must be what they were there.
+
+    `hint_ns` is how long the server of a failed call asked to be left alone.
+    """
     cdef int64_t elapsed_ns = now_ns - started_ns
+    cdef double bound_ns
     if stream:
         add(&slot.streams, -1)
     else:
         count(&slot.timed, &slot.timed_free, -timed_call(started_ns), held)
         if elapsed_ns < 1:  # a clock that stands still, or steps back
             elapsed_ns = 1
-        if outcome == SUCCESS:
-            observe_answer(slot, <double> elapsed_ns, now_ns, rate)
-        elif outcome != DROPPED:
-            observe_bound(slot, <double> elapsed_ns, now_ns, rate)
-            if outcome == TIMED_OUT:
-                add(&slot.timed_out, 1)
     if outcome == SUCCESS:
-        store(&slot.alive_ns, now_ns)
+        if not stream:
+            observe_answer(slot, <double> elapsed_ns, now_ns, learning)
+        store(&slot.alive_ns, now_ns if now_ns > 0 else 1)
         count(&slot.successes, &slot.successes_free, 1, held)
-    elif outcome == FAILURE or outcome == TIMED_OUT:
-        store(&slot.answered_ns, now_ns if outcome == FAILURE else last_answer_ns(slot))
-        store(&slot.alive_ns, 0)
-        add(&slot.failures, 1)
+        return
+    bound_ns = 0.0 if stream or outcome == DROPPED else <double> elapsed_ns
+    if is_failure(outcome):
+        count_failure(slot, outcome, now_ns, stream)
+        bound_ns = max(bound_ns, penalty_ns(outcome, learning), min(hint_ns, learning.most_hint_ns))
     else:
         add(&slot.unjudged, 1)
+    observe_bound(slot, bound_ns, now_ns, learning.rate)
 
 
 cdef class Slot:

@@ -1,11 +1,21 @@
 """The mutable record of one endpoint, as Python sees it."""
 
 cimport cython
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 
-from grpclb_core.native.atomics cimport aligned_zeroed, load, store, store_double
+from grpclb_core.native.atomics cimport add, aligned_zeroed, load, load_double, store, store_double
 from grpclb_core.native.ewma cimport decay_rate
-from grpclb_core.native.slot cimport SlotWords, in_flight, is_newcomer, last_answer_ns, mean_age_ns, projected_ns
+from grpclb_core.native.slot cimport (
+    SlotWords,
+    failure_streak,
+    in_flight,
+    is_newcomer,
+    is_on_trial,
+    last_answer_ns,
+    mean_age_ns,
+    projected_ns,
+)
 
 
 @cython.final
@@ -57,7 +67,7 @@ cdef class Slot:
 
     @property
     def is_newcomer(self) -> bool:
-        """Whether no timed call was answered yet."""
+        """Whether no timed call was answered yet, or too few to know the endpoint by."""
         return is_newcomer(self.words)
 
     @property
@@ -70,10 +80,33 @@ cdef class Slot:
         """When the endpoint last answered a call, well or badly; 0 if never."""
         return last_answer_ns(self.words)
 
+    @property
+    def failure_streak(self) -> int:
+        """Failures since the last success."""
+        return failure_streak(self.words)
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether the endpoint gets one call at a time until it has answered one well."""
+        return is_on_trial(self.words)
+
+    def start_trial(self) -> None:
+        """Have the endpoint prove itself: one call at a time until one succeeds."""
+        if load(&self.words.alive_ns) > 0:
+            store(&self.words.streak, 0)
+        store(&self.words.answered_ns, last_answer_ns(self.words))
+        store(&self.words.alive_ns, -1)
+
+    def end_trial(self) -> None:
+        """Take the endpoint for as good as any again, though it has not proven it."""
+        if is_on_trial(self.words):
+            store(&self.words.alive_ns, 0)
+
     def forget_latency(self) -> None:
         """Make the endpoint a newcomer again, because the server behind it may be another one now."""
         store(&self.words.stamp_ns, 0)
         store_double(&self.words.latency_ns, 0.0)
+        store(&self.words.passed, 0)
 
     def latency_ns_at(self, now_ns: int, decay_s: float) -> float:
         """Return the peak-EWMA latency in ns, faded to `now_ns` with a mean lifetime of `decay_s`; 0.0 if unknown."""
@@ -82,3 +115,62 @@ cdef class Slot:
     def age_ns_at(self, now_ns: int) -> float:
         """Return the mean time in ns for which the open timed calls have been in flight at `now_ns`; 0.0 if none."""
         return mean_age_ns(self.words, now_ns)
+
+    # What its load reports say
+
+    @property
+    def reported_weight(self) -> float:
+        """What its load reports make its share of the calls, to be compared with other endpoints'; 0.0 if unknown."""
+        return load_double(&self.words.weight)
+
+    @property
+    def weighed_ns(self) -> int:
+        """When the report came that the weight is made of; 0 if none did."""
+        return load(&self.words.weighed_ns)
+
+    @property
+    def weighed_since_ns(self) -> int:
+        """Since when the endpoint has had a weight without a break; 0 if it has none."""
+        return load(&self.words.weighed_since_ns)
+
+    def report_weight_at(self, double weight, int64_t now_ns) -> None:
+        """Take in a weight that a load report of `now_ns` makes."""
+        if load(&self.words.weighed_since_ns) == 0:
+            store(&self.words.weighed_since_ns, now_ns if now_ns > 0 else 1)
+        store(&self.words.weighed_ns, now_ns)
+        store_double(&self.words.weight, weight)
+
+    def forget_weight(self) -> None:
+        """Let go of the weight, because it is too old, or of a server that may be another one now."""
+        store(&self.words.weighed_since_ns, 0)
+        store_double(&self.words.weight, 0.0)
+
+    @property
+    def reported_ns(self) -> int:
+        """When the last load report came that was believed; 0 if none did."""
+        return load(&self.words.reported_ns)
+
+    @property
+    def reported_in_flight(self) -> int:
+        """Calls in flight at the server as it told last, those of all clients."""
+        return load(&self.words.reported_in_flight)
+
+    @property
+    def reported_latency_ns(self) -> float:
+        """What calls took at the server at that many in flight, in ns."""
+        return load_double(&self.words.reported_latency_ns)
+
+    def report_load_at(self, int64_t in_flight, double latency_ns, int64_t now_ns) -> None:
+        """Take in how many calls the server had in flight at `now_ns`, and what they took there."""
+        store(&self.words.reported_in_flight, in_flight)
+        store_double(&self.words.reported_latency_ns, latency_ns)
+        store(&self.words.reported_ns, now_ns if now_ns > 0 else 1)
+
+    @property
+    def ignored_reports(self) -> int:
+        """Load reports that could not be believed."""
+        return load(&self.words.ignored_reports)
+
+    def ignore_report(self) -> None:
+        """Count a load report that could not be believed."""
+        add(&self.words.ignored_reports, 1)

@@ -8,7 +8,19 @@ import grpc
 
 from grpclb_core.native.atomics cimport load, store, take
 from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
-from grpclb_core.native.slot cimport CANCELLED, DROPPED, FAILURE, SUCCESS, TIMED_OUT, Slot, close_call
+from grpclb_core.native.slot cimport (
+    CANCELLED,
+    DROPPED,
+    FAILURE,
+    RATE_LIMITED,
+    SUCCESS,
+    TIMED_OUT,
+    UNAVAILABLE,
+    Slot,
+    close_call,
+    is_failure,
+    plain_learning,
+)
 
 
 cdef extern from "Python.h":
@@ -25,20 +37,17 @@ cdef const ClockScale* clock = clock_scale()
 cdef object CANCELLED_STATUS = grpc.StatusCode.CANCELLED
 cdef int OK = grpc.StatusCode.OK.value[0]
 cdef int CANCELLED_BY_SOMEONE = CANCELLED_STATUS.value[0]
-cdef int OVERDUE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 # The statuses that speak against the server. The others are answers: the caller asked for something that cannot be
-# had, and was told so. linkerd2-proxy draws the line at the same codes (load-biaser, 2026).
-cdef frozenset FAULTS = frozenset(
-    code.value[0]
-    for code in (
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-    )
-)
+# had, and was told so. linkerd2-proxy draws the line at the same codes, and has the same classes (load-biaser, 2026).
+cdef dict FAULTS = {
+    grpc.StatusCode.UNKNOWN.value[0]: FAILURE,
+    grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: TIMED_OUT,  # no sign of life either
+    grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: RATE_LIMITED,
+    grpc.StatusCode.INTERNAL.value[0]: FAILURE,
+    grpc.StatusCode.UNAVAILABLE.value[0]: UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS.value[0]: FAILURE,
+}
 
 # What grpc.aio writes into the details of a call that the application cancelled. A call cancelled by the garbage
 # collector carries other words, and its length is that of the collector's sleep.
@@ -56,6 +65,20 @@ cdef object core_call_type():
 
 
 cdef object CORE_CALL = core_call_type()
+
+
+# Where a server says how long to leave it alone (gRFC A6).
+cdef str PUSHBACK = "grpc-retry-pushback-ms"
+
+
+cdef class Issuer:
+    """What opens tickets: how those that are settled change their slots, and who reads what the server sent with a call.
+
+    `reporter`, unless None, is called with the slot and the trailing metadata of each call that ended.
+    """
+
+    def __cinit__(self) -> None:
+        self.learning = plain_learning(0.0)
 
 
 @cython.final
@@ -95,13 +118,20 @@ cdef class Ticket:
         """Settle the debt by the final status of `call`: the done callback of a grpc.aio call."""
         cdef int64_t now_ns = read_clock(clock)
         cdef int outcome = DROPPED  # of a call that fails to tell its status
+        cdef double hint_ns = 0.0
+        cdef object trailing = None
         if call is None and self.core_call == NULL:
             raise TypeError("a ticket needs the call that is done, to read its status")
         if load(&self.is_open):
             try:
                 outcome = outcome_of_core(<object> self.core_call) if call is None else outcome_of(call)
+                if is_failure(outcome) or self.issuer.reporter is not None:
+                    trailing = trailing_of_core(<object> self.core_call) if call is None else trailing_of(call)
+                    hint_ns = pushback_ns(trailing) if is_failure(outcome) else 0.0
             finally:
-                self.settle(outcome, now_ns)
+                self.settle(outcome, now_ns, hint_ns)
+            if trailing is not None and self.issuer.reporter is not None:
+                self.issuer.reporter(self.slot, trailing)
 
     cdef int follow(self, object call) except -1:
         """Settle the debt when `call` ends.
@@ -118,24 +148,26 @@ cdef class Ticket:
             core_call.add_done_callback(self)
         return 0
 
-    cdef bint settle(self, int outcome, int64_t now_ns) noexcept:
+    cdef bint settle(self, int outcome, int64_t now_ns, double hint_ns=0.0) noexcept:
         if not take(&self.is_open):
             return False
-        close_call(self.slot.words, outcome, self.start_ns, now_ns, self.rate, self.stream, True)
+        close_call(
+            self.slot.words, outcome, self.start_ns, now_ns, &self.issuer.learning, self.stream, True, hint_ns
+        )
         return True
 
 
 cdef inline int known(int outcome) except -1:
-    if 0 <= outcome <= <int> TIMED_OUT:  # C takes the names for unsigned numbers
+    if 0 <= outcome <= <int> RATE_LIMITED:  # C takes the names for unsigned numbers
         return outcome
     raise ValueError(f"outcome {outcome} is unknown; use a member of grpclb_core.types.Outcome")
 
 
-cdef Ticket open_ticket(Slot slot, int64_t now_ns, double rate, bint stream):
+cdef Ticket open_ticket(Slot slot, Issuer issuer, int64_t now_ns, bint stream):
     cdef Ticket ticket = Ticket.__new__(Ticket)
     ticket.slot = slot
+    ticket.issuer = issuer
     ticket.start_ns = now_ns
-    ticket.rate = rate
     ticket.stream = stream
     ticket.core_call = NULL
     store(&ticket.is_open, 1)
@@ -174,11 +206,30 @@ cdef int outcome_of_core(object core_call) except -1:
     return outcome_of_status(status.code(), status.details())
 
 
+cdef object trailing_of(object call):
+    return finished_value(call.trailing_metadata())
+
+
+cdef object trailing_of_core(object core_call):
+    return finished_value(core_call.status()).trailing_metadata()
+
+
 cdef int outcome_of_status(int code, object details) except -1:
     if code == OK:
         return SUCCESS
     if code == CANCELLED_BY_SOMEONE:
         return CANCELLED if details == BY_APPLICATION else DROPPED
-    if code == OVERDUE:
-        return TIMED_OUT  # it speaks against the server as well, and is no sign of life either
-    return FAILURE if code in FAULTS else SUCCESS
+    return FAULTS.get(code, SUCCESS)
+
+
+cdef double pushback_ns(object trailing) except -1:
+    """Return how long the server of a failed call asked to be left alone; 0 if it did not, or nobody understands it."""
+    cdef double wanted_ms
+    for key, value in trailing or ():
+        if key == PUSHBACK:
+            try:
+                wanted_ms = float(value)
+                return wanted_ms * 1e6 if wanted_ms > 0 else 0.0
+            except ValueError:
+                return 0.0
+    return 0.0

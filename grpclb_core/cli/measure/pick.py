@@ -54,7 +54,7 @@ def measure_picks(sizes: Sequence[int], rounds: int, scaffold: Scaffold | None) 
     variants: Variants = {TWIN: from_python(twin.picker.pick, TWIN_PICKS)}
     for size, fleet in sorted(fleets.items()):
         for name, policy in POLICIES.items():
-            variants[f"{name} {size}"] = from_python(policy().build(fleet.view, SEED).pick, warm_up=2 * size)
+            variants[f"{name} {size}"] = from_python(policy().build(fleet.view, SEED, 0).pick, warm_up=2 * size)
     if scaffold is not None:
         variants |= _scaffolding(scaffold, fleets[REFERENCE_SIZE])
     with no_collection():
@@ -80,7 +80,7 @@ def from_python(pick: Callable[[], object], count: int = PICKS, warm_up: int = 0
 
 def _scaffolding(scaffold: Scaffold, fleet: Fleet) -> Variants:
     null: Picker = scaffold.NullPicker(fleet.view, seed=SEED)
-    p2c = P2cEwma().build(fleet.view, SEED)
+    p2c = P2cEwma().build(fleet.view, SEED, 0)
     return {
         LOOP: partial(timed_ns, empty_loop, PICKS, 0),
         EMPTY: from_python(scaffold.EmptyPicker().pick),

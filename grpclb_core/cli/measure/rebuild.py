@@ -114,7 +114,7 @@ async def _changes(rounds: int) -> tuple[list[float], list[float]]:
                 begin_s = time.thread_time()
                 balancer.update(resolution)
                 changed_s = time.thread_time()
-                policy.build(View(slots, weights), SEED)
+                policy.build(View(slots, weights), SEED, 0)
                 pickers_ms.append((time.thread_time() - changed_s) * 1e3)
                 changes_ms.append((changed_s - begin_s) * 1e3)
             await complete(balancer)
@@ -125,7 +125,7 @@ async def _picks_meanwhile(rounds: int, scaffold: Scaffold) -> list[Row]:
     """Pick in a second thread, with and without changes in the first, and compare the slowest picks of both."""
     quiet, changing = "slowest pick of 20 ms, nothing changes", "slowest pick of 20 ms, endpoints change without pause"
     slowest_us: dict[str, list[float]] = {quiet: [], changing: []}
-    picker = P2cEwma().build(Fleet(REFERENCE_SIZE, SEED).view, SEED)
+    picker = P2cEwma().build(Fleet(REFERENCE_SIZE, SEED).view, SEED, 0)
     generation = 0
     async with socketless_balancer() as balancer:
         for order in shuffled(list(slowest_us), rounds):

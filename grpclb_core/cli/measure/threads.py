@@ -23,7 +23,7 @@ PICKS = 100_000
 
 def measure_threads(threads: Sequence[int], rounds: int, scaffold: Scaffold | None) -> Section:
     """Measure the default policy with several threads sharing one picker."""
-    picker = P2cEwma().build(Fleet(REFERENCE_SIZE, SEED).view, SEED)
+    picker = P2cEwma().build(Fleet(REFERENCE_SIZE, SEED).view, SEED, 0)
     kinds: dict[str, Callable[[int], object]] = {"from Python": partial(pick_and_finish, picker.pick)}
     if scaffold is not None:
         kinds["in C, without the GIL"] = partial(scaffold.pick_and_finish, picker)

@@ -64,6 +64,8 @@ class Answer(msgspec.Struct, frozen=True):
     why_empty: str = ""
     services: tuple[Service, ...] = ()
     """What SRV has in place of addresses."""
+    texts: tuple[str, ...] = ()
+    """What TXT has in place of addresses, the strings of a record put together."""
     glue: Mapping[str, Mapping[str, Answer]] = {}
     """Addresses that came along with services: by name, then by record type."""
 
@@ -76,19 +78,23 @@ class Lookup(msgspec.Struct, frozen=True):
 
     @property
     def found(self) -> bool:
-        return any(answer.addresses or answer.services for answer in self.answers.values())
+        return any(map(_has_records, self.answers.values()))
 
     @property
     def ttl_s(self) -> float:
         """The smallest TTL of what was found; a type without records has a say only when nothing was."""
         answers = self.answers.values()
-        return min(answer.ttl_s for answer in answers if answer.addresses or answer.services or not self.found)
+        return min(answer.ttl_s for answer in answers if _has_records(answer) or not self.found)
 
     @property
     def reason(self) -> str:
         """Why there is nothing, in one line."""
         empty = {name: answer.why_empty for name, answer in self.answers.items() if answer.why_empty}
         return "; ".join(f"{name}: {text}" for name, text in sorted({**empty, **self.failures}.items()))
+
+
+def _has_records(answer: Answer) -> bool:
+    return bool(answer.addresses or answer.services or answer.texts)
 
 
 async def look_up(name: str, record_types: tuple[str, ...], settings: DnsSettings, config: DnsConfig) -> Lookup:
@@ -239,6 +245,9 @@ def _read(answer: dns.resolver.Answer, record_type: str) -> Answer:
     ttl_s = float(answer.chaining_result.minimum_ttl)
     if not answer.rrset:
         return Answer((), ttl_s, f"{answer.qname} has no such record")
+    if record_type == "TXT":
+        texts = (b"".join(record.strings).decode(errors="replace") for record in answer)
+        return Answer((), ttl_s, texts=tuple(sorted(texts)))
     if record_type != "SRV":
         return Answer(tuple(record.address for record in answer), ttl_s)
     services = tuple(

@@ -8,6 +8,9 @@ What a look may come to:
     it failed             reported; the last set stays, and the next look backs off
     nothing is there      reported as well; believed, so that an empty set is pushed, once it has been the answer for
                           `empty_hold_s`, or at once when no endpoint was ever known
+
+A service config is looked for beside it, where that is wanted; without one, or with one that changed, the set is pushed
+like any other, and one that could not be read is reported, while the last good one stays.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from ...config import DnsConfig
 from ...errors import ResolutionError
 from ...types import Endpoint, Resolution
 from ..schedule import backoff_s, next_wait_s
+from .service_config import Said, ServiceConfigRecord
 
 if TYPE_CHECKING:
     from .. import Sink
@@ -53,7 +57,7 @@ class PolledResolver(ABC):
     """Looks again and again; a kind of resolver says how.
 
     `source` is what messages call it: "'greeter' from 10.0.0.2:53". `clock` (seconds, monotonic) measures how long an
-    empty answer has been held; `rng` draws from [0, 1) for jitter.
+    empty answer has been held; `rng` draws from [0, 1) for jitter. `record` is asked for a service config.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class PolledResolver(ABC):
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
+        record: ServiceConfigRecord | None = None,
     ) -> None:
         self.authority = authority
         self._source = source
@@ -74,6 +79,9 @@ class PolledResolver(ABC):
         self._known: Known = {}
         self._pushed: tuple[Endpoint, ...] = ()
         self._missing = ""  # the reason that was reported with the set
+        self._record = record
+        self._service_config: str | None = None  # the last good one
+        self._unread = ""  # why a later one is not in use
         self._failures = 0  # in a row; an empty answer counts as one
         self._empty_since: float | None = None
 
@@ -84,6 +92,10 @@ class PolledResolver(ABC):
         Raises:
             ResolutionError: it failed, for a reason of its own.
         """
+
+    def record(self) -> ServiceConfigRecord | None:
+        """Return what to ask for a service config at the next look; None not to ask."""
+        return self._record
 
     async def run(self, sink: Sink) -> None:
         """Look and report until cancelled."""
@@ -106,24 +118,34 @@ class PolledResolver(ABC):
 
     async def _step(self, sink: Sink) -> float:
         """Look once, report, and give the seconds to wait until the next time."""
+        record, said = self.record(), Said()
         try:
-            finding = await self.look(self._known)
+            if record is None:
+                finding = await self.look(self._known)
+            else:
+                finding, said = await record.beside(lambda: self.look(self._known))
         except ResolutionError as error:
             return self._failed(sink, error)
         if finding.endpoints:
-            return self._found(sink, finding)
+            return self._found(sink, finding, said)
         return self._failed(sink, self._error(finding)) if finding.failed else self._empty(sink, finding)
 
-    def _found(self, sink: Sink, finding: Finding) -> float:
+    def _found(self, sink: Sink, finding: Finding, said: Said) -> float:
         endpoints = finding.endpoints[:MAX_ENDPOINTS]
-        changed = endpoints != self._pushed or self._failures > 0 or finding.reason != self._missing
-        self._known, self._pushed, self._missing = finding.known, endpoints, finding.reason
-        self._failures, self._empty_since = 0, None
+        text = self._service_config if said.fault else said.text
+        before = (self._pushed, self._missing, self._service_config, self._unread)
+        changed = (endpoints, finding.reason, text, said.fault) != before or self._failures > 0
+        self._pushed, self._missing, self._service_config, self._unread = endpoints, finding.reason, text, said.fault
+        self._known, self._failures, self._empty_since = finding.known, 0, None
+        ttl_s = finding.ttl_s if finding.ttl_s is None or said.ttl_s is None else min(finding.ttl_s, said.ttl_s)
         if changed:
-            sink.update(Resolution(endpoints, ttl_s=finding.ttl_s))
+            sink.update(Resolution(endpoints, ttl_s=ttl_s, service_config=text))
+            if said.fault:
+                advice = "the one before stays" if text is not None else "there is none before it; check the record"
+                sink.fail(ResolutionError(f"the service config could not be read ({said.fault}); {advice}"))
             if finding.reason:
                 sink.fail(ResolutionError(f"{self._source}: some endpoints are missing ({finding.reason}); check them"))
-        return next_wait_s(finding.ttl_s or 0.0, self._config, self._rng())
+        return next_wait_s(ttl_s or 0.0, self._config, self._rng())
 
     def _failed(self, sink: Sink, error: ResolutionError) -> float:
         sink.fail(error)
@@ -141,7 +163,7 @@ class PolledResolver(ABC):
         if left_s > 0:
             return min(self._failed(sink, self._error(finding)), max(left_s, self._config.min_ttl_s))
         self._pushed, self._known = (), {}
-        sink.update(Resolution(()))
+        sink.update(Resolution((), service_config=self._service_config))
         return self._failed(sink, self._error(finding))  # last, so that calls which find no endpoint can say why
 
     def _error(self, finding: Finding) -> ResolutionError:

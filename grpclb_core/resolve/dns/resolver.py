@@ -24,6 +24,7 @@ from .hosts import HostsFile, loopback
 from .lookup import RECORD_TYPES, Lookup, look_up
 from .polling import MAX_ENDPOINTS, Finding, Known, PolledResolver
 from .resolvconf import RESOLV_CONF, read_settings
+from .service_config import ServiceConfigRecord
 
 if TYPE_CHECKING:
     from .. import Resolver
@@ -57,7 +58,11 @@ class DnsResolver(PolledResolver):
         hosts: HostsFile | None = None,
         resolv_conf: str = RESOLV_CONF,
     ) -> None:
-        super().__init__(target.authority, source_of(target.host, target.server), config, clock=clock, rng=rng)
+        record = None
+        if config.service_config:
+            record = ServiceConfigRecord(target.host, target.server, config, rng=rng, resolv_conf=resolv_conf)
+        source = source_of(target.host, target.server)
+        super().__init__(target.authority, source, config, clock=clock, rng=rng, record=record)
         self._target = target
         self._hosts = hosts or HostsFile()
         self._resolv_conf = resolv_conf
@@ -73,6 +78,10 @@ class DnsResolver(PolledResolver):
         if not lookup.found:
             return Finding(reason=lookup.reason, failed=bool(lookup.failures))
         return self._finding(remembered(host, lookup, known), lookup.ttl_s)
+
+    def record(self) -> ServiceConfigRecord | None:
+        """Return what to ask for a service config: nothing where the hosts file answers, and no DNS is asked."""
+        return None if self._local() else super().record()
 
     def _local(self) -> tuple[str, ...]:
         # A DNS server named in the target is to be the only source; for localhost no server is ever asked.

@@ -32,6 +32,7 @@ from .lookup import RECORD_TYPES, Answer, Lookup, Service, look_up
 from .polling import MAX_ENDPOINTS, Finding, Known, PolledResolver
 from .resolvconf import RESOLV_CONF, DnsSettings, read_settings
 from .resolver import remembered, source_of
+from .service_config import ServiceConfigRecord
 
 if TYPE_CHECKING:
     from .. import Resolver
@@ -102,7 +103,11 @@ class SrvResolver(PolledResolver):
     ) -> None:
         # A final dot belongs to DNS alone: RFC 6066 3.
         authority = service.host.removesuffix(".")
-        super().__init__(authority, source_of(service.name, service.server), config, clock=clock, rng=rng)
+        record = None
+        if config.service_config:
+            record = ServiceConfigRecord(service.host, service.server, config, rng=rng, resolv_conf=resolv_conf)
+        source = source_of(service.name, service.server)
+        super().__init__(authority, source, config, clock=clock, rng=rng, record=record)
         self._service = service
         self._resolv_conf = resolv_conf
 

@@ -1,0 +1,339 @@
+"""Power of two choices over peak EWMA, and what keeps it right where a fleet misbehaves.
+
+The bare choice is latency x load of two draws. Each further rule mends one way in which that goes wrong:
+
+    failed calls count for their penalty   a server that fails at once would look like the fastest
+    age of the calls in flight             a server that hangs would keep the latency it had
+    cap on the peak                        one slow answer would exile its server for a minute
+    floor under faded estimates            a slow server left alone would come to look faster than any
+    probes                                 who loses every comparison would not be heard of again
+    widening                               two draws of a small fleet both fall on its bad half too often
+
+What is typical of the fleet is found by a survey of a few members every 10 ms, by whoever picks then.
+"""
+
+cimport cython
+from libc.math cimport INFINITY
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
+
+from grpclb_core.native.atomics cimport load, load_double, replace, store, store_double
+from grpclb_core.native.draws cimport below, draw, draw_pair, draws_since
+from grpclb_core.native.ewma cimport MOST_HALVINGS, faded, halved
+from grpclb_core.native.slot cimport (
+    COUNT_BITS,
+    SlotWords,
+    ages_ns,
+    failure_streak,
+    is_newcomer,
+    is_past,
+    last_answer_ns,
+    projected_ns,
+    timed_calls,
+    timed_in_flight,
+)
+from grpclb_core.native.view cimport Member, View, draw_column, draw_member, load_of
+
+# What a newcomer with a call in flight costs: more than any latency (39 hours), so that it gets one probe and then
+# nothing until it answers. finagle's penalty, Long.MaxValue >> 16.
+cdef double UNANSWERED_NS = 140737488355328.0
+
+# Part of a latency that may be nothing, and far below any that is real: where all are new, what is left of their costs
+# is the calls in flight.
+cdef double LEAST_NS = 1e-290
+
+cdef enum:
+    # A survey costs about a microsecond; once in 10 ms that is nothing, and a fleet changes no faster than that.
+    SURVEY_NS = 10_000_000
+    # The quartile of 64 draws is within a ninth of the fleet's own ranks, 95 times of 100.
+    SURVEYED = 64
+    # The share of all picks that may go to probes: one of 200, as a hundredth would show in the 99th percentile. Where
+    # calls are rare, a probe is due in time all the same, but no more than one of 6 picks is.
+    PICKS_BETWEEN_PROBES = 200
+    FEWEST_PICKS_BETWEEN_PROBES = 6
+    # An endpoint whose last call failed would cost a caller an error, so it waits for its turn longer.
+    PICKS_BETWEEN_FAILURES = 256
+    # It waits that many times as long for each failure in a row, up to
+    MOST_STREAK = 4
+    # and longer still if it does not answer at all, as a call there costs its whole deadline.
+    DEADLINE_IN_FAILURES = 4
+    # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
+    MOST_EXTRA_DRAWS = 8
+
+# An endpoint is probed when it takes that many times what is typical: one that is closer gets calls without it.
+cdef double WORTH_A_PROBE = 2.0
+
+
+@cython.final
+cdef class P2cEwmaPicker(Picker):
+    """Draws two endpoints and takes the one with less peak-EWMA latency x (1 + calls in flight / weight).
+
+    Args:
+        view: the endpoints to choose among.
+        decay_s: mean lifetime of a latency sample in seconds.
+        seed: makes the draws repeatable; None takes a seed from the system.
+        failure_s: a failed call counts as one that took so long; 0 to take it for what it took. `unavailable_s` and
+            `rate_limited_s` are the same for those classes of failures.
+        pushback_s: the longest that a server's wish to be left alone is granted; 0 to grant none.
+        age_factor: calls in flight whose mean age is past that many estimates stand in for it; 0 to take no notice.
+        peak_cap: one answer raises the estimate to no more than that many times what is typical; 0 for no cap.
+        floor: no estimate fades below the least of the fleet.
+        probe_s: an endpoint that is left alone because it is slow is tried again after so long; 0 to leave it.
+        widen_factor: where both draws are slower than that many times what is typical, more are drawn; 0 for never.
+        stream_weight: what an open stream counts for, where a call counts for 1.
+
+    Raises:
+        ValueError: `decay_s` is not above 0.
+    """
+
+    def __init__(
+        self, View view not None, *, decay_s=10.0, seed=None, double failure_s=0.0, double unavailable_s=0.0,
+        double rate_limited_s=0.0, double pushback_s=0.0, double age_factor=0.0, double peak_cap=0.0, bint floor=False,
+        double probe_s=0.0, double widen_factor=0.0, double stream_weight=1.0
+    ) -> None:
+        super().__init__(view, decay_s=decay_s, seed=seed)
+        self.learning.failure_ns = failure_s * 1e9
+        self.learning.unavailable_ns = unavailable_s * 1e9
+        self.learning.rate_limited_ns = rate_limited_s * 1e9
+        self.learning.most_hint_ns = pushback_s * 1e9
+        self.probe_ns = <int64_t> min(probe_s * 1e9, 9e18) if probe_s > 0 else INT64_MAX
+        if probe_s > 0:
+            self.learning.stale_ns = <uint64_t> self.probe_ns
+        self.age_factor = age_factor if age_factor > 0 else INFINITY
+        self.peak_cap = peak_cap if peak_cap > 0 else INFINITY
+        self.widen_factor = widen_factor if widen_factor > 0 else INFINITY
+        self.has_floor = floor
+        self.stream_weight = stream_weight
+        self.is_bare = (
+            age_factor <= 0 and peak_cap <= 0 and widen_factor <= 0 and probe_s <= 0 and not floor and stream_weight == 1
+        )
+        store(&self.surveyed_ns, INT64_MIN)
+        store(&self.probed_ns, INT64_MIN)
+        store(&self.probed_state, load(&self.state))
+        # While nothing is known, one with a call in flight that nobody has answered yet is worth more draws.
+        store_double(&self.bad_ns, 0.5 * UNANSWERED_NS if widen_factor > 0 else INFINITY)
+
+    cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
+        cdef const Member* members = self.view.members
+        cdef uint32_t first = 0, second = 0
+        cdef double first_ns = 0, second_ns = 0, first_cost, second_cost
+        if self.view.count == 1:
+            return 0
+        if self.is_bare:
+            return self.choose_plainly(now_ns)
+        # Unsigned, so that a clock that stepped back is one that is due.
+        if <uint64_t> now_ns - <uint64_t> load(&self.surveyed_ns) >= <uint64_t> SURVEY_NS:
+            first = self.survey(now_ns)
+            if first < self.view.count:
+                return first
+        self.draw_two(&first, &second)
+        first_cost = self.cost_of(&members[first], now_ns, &first_ns)
+        second_cost = self.cost_of(&members[second], now_ns, &second_ns)
+        if second_cost < first_cost:
+            first, first_ns, first_cost = second, second_ns, second_cost
+        if first_ns > load_double(&self.bad_ns):
+            return self.widen(first, first_cost * self.excess(first_ns), now_ns)
+        return first
+
+    cdef uint32_t choose_plainly(self, int64_t now_ns) noexcept nogil:
+        cdef const Member* members = self.view.members
+        cdef uint32_t first = 0, second = 0, mask
+        self.draw_two(&first, &second)
+        # Masked rather than branched on: the answer is a toss-up, and a misprediction costs more than all of this.
+        mask = <uint32_t> 0 - <uint32_t> prefers_first(&members[first], &members[second], now_ns, self.learning.rate)
+        return second ^ ((first ^ second) & mask)
+
+    cdef void draw_two(self, uint32_t* first, uint32_t* second) noexcept nogil:
+        """Draw two endpoints; two distinct ones where all weigh the same.
+
+        By weight they are drawn with replacement, so that a choice that is a toss-up gives each its exact share.
+        """
+        if self.view.columns == NULL:
+            draw_pair(&self.state, self.view.count, first, second)
+        else:
+            first[0] = draw_column(self.view.columns, self.view.count, &self.state)
+            second[0] = draw_column(self.view.columns, self.view.count, &self.state)
+
+    cdef double cost_of(self, const Member* member, int64_t now_ns, double* latency_ns) noexcept nogil:
+        """Return latency x load, and in `latency_ns` what the latency is taken for."""
+        cdef SlotWords* slot = member.slot
+        cdef int64_t stamp_ns = load(&slot.stamp_ns)
+        cdef uint64_t timed = timed_calls(slot)
+        cdef double count = <double> <int64_t> (timed & ((1 << COUNT_BITS) - 1))
+        cdef double latency, ages
+        if stamp_ns <= 0:
+            latency = self.newcomer_ns(member, now_ns)
+        else:
+            latency = load_double(&slot.latency_ns) * faded(now_ns - stamp_ns, self.learning.rate)
+            if self.has_floor:
+                latency = max(latency, load_double(&self.least_ns))
+            if timed:
+                ages = <double> ages_ns(timed, now_ns)
+                if ages > self.age_factor * latency * count:
+                    latency = ages / count
+        latency_ns[0] = latency
+        return latency * (1.0 + (count + self.stream_weight * <double> load(&slot.streams)) * member.inverse_weight)
+
+    cdef double newcomer_ns(self, const Member* member, int64_t now_ns) noexcept nogil:
+        """Return what to take for the latency of an endpoint that has not answered yet: what is typical of its fleet.
+
+        Once its first call is under way it costs more than anyone, until the answer is in.
+        """
+        cdef double typical_ns = max(load_double(&self.learning.typical_ns), LEAST_NS)
+        if timed_in_flight(member.slot) > 0:
+            return UNANSWERED_NS
+        if load(&member.slot.passed) > 0:
+            return typical_ns  # it has answered, but not yet often enough to be believed
+        return max(typical_ns, projected_ns(member.slot, now_ns, self.learning.rate))
+
+    cdef uint32_t widen(self, uint32_t best, double least_cost, int64_t now_ns) noexcept nogil:
+        """Look for one that is better than two bad draws: among all of a small set, or until the first that is not bad."""
+        cdef const Member* members = self.view.members
+        cdef uint32_t count = self.view.count
+        cdef bint is_small = count <= MOST_EXTRA_DRAWS
+        cdef uint32_t start = below(&self.state, count, <uint32_t> (draw(&self.state) >> 32))
+        cdef uint32_t turn, candidate
+        cdef double cost, latency_ns = 0
+        for turn in range(count if is_small else <uint32_t> MOST_EXTRA_DRAWS):
+            if is_small:
+                candidate = (start + turn) % count
+            else:
+                candidate = draw_member(members, self.view.columns, count, &self.state)
+            cost = self.cost_of(&members[candidate], now_ns, &latency_ns)
+            cost *= self.excess(latency_ns)
+            if cost < least_cost:
+                least_cost = cost
+                best = candidate
+            if not is_small and latency_ns <= load_double(&self.bad_ns):
+                break
+        return best
+
+    cdef double excess(self, double latency_ns) noexcept nogil:
+        """Return by how much an endpoint is worse than bad; 1 for one that is not.
+
+        A slow server and a fast one with a few more calls in flight cost the same, but the calls on the slow one are the
+        tail of everybody's latencies, and the fast one may well have room: it shows in its latency when it does not.
+        """
+        return latency_ns / load_double(&self.bad_ns) * self.widen_factor if latency_ns > load_double(&self.bad_ns) else 1.0
+
+    cdef uint32_t survey(self, int64_t now_ns) noexcept nogil:
+        """Find what is typical of the fleet now; return an endpoint that is due for a probe, or the count if none is."""
+        cdef const Member* members = self.view.members
+        cdef uint32_t count = self.view.count, known = 0, due = self.view.count
+        cdef uint32_t size = count if count < <uint32_t> SURVEYED else <uint32_t> SURVEYED
+        cdef uint32_t turn, index, place = <uint32_t> load(&self.place)
+        cdef int64_t surveyed_ns = load(&self.surveyed_ns), stamp_ns, stalest_ns = INT64_MAX
+        cdef double latencies[SURVEYED]
+        cdef double typical_ns
+        if not replace(&self.surveyed_ns, surveyed_ns, now_ns):
+            return count  # another thread is at it
+        typical_ns = load_double(&self.learning.typical_ns)  # of the survey before; probes can wait for one
+        for turn in range(size):
+            # Evenly spread, as neighbours may be alike; one further each time, so that everyone's turn comes.
+            index = <uint32_t> ((place + <uint64_t> turn * count // size) % count)
+            stamp_ns = load(&members[index].slot.stamp_ns)
+            if stamp_ns > 0:
+                insert(latencies, known, load_double(&members[index].slot.latency_ns))
+                known += 1
+            stamp_ns = stamp_ns if stamp_ns > 0 else -stamp_ns
+            if stamp_ns < stalest_ns and self.is_due(members[index].slot, typical_ns, now_ns):
+                stalest_ns = stamp_ns
+                due = index
+        store(&self.place, place + 1 if place + 1 < count else 0)
+        if known:
+            # The lower quartile and not the median: of a fleet of which half is slow, the other half is typical.
+            self.conclude(latencies[(known - 1) // 4], latencies[0])
+        if due < count and self.may_probe(members[due].slot, now_ns):
+            store(&self.probed_ns, now_ns)
+            store(&self.probed_state, load(&self.state))
+            return due
+        return count
+
+    cdef void conclude(self, double typical_ns, double least_ns) noexcept nogil:
+        store_double(&self.learning.typical_ns, typical_ns)
+        store_double(&self.least_ns, least_ns)
+        store_double(&self.bad_ns, self.widen_factor * typical_ns)
+        store_double(&self.learning.cap_ns, self.peak_cap * typical_ns)
+
+    cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil:
+        """Tell whether nothing was heard for long of an endpoint that gets no calls because it is slow."""
+        cdef int64_t stamp_ns = load(&slot.stamp_ns)
+        cdef int64_t heard_ns = stamp_ns if stamp_ns > 0 else -stamp_ns
+        return (
+            heard_ns > 0
+            and is_past(now_ns - heard_ns, <uint64_t> (self.probe_ns * patience(slot)))
+            and timed_in_flight(slot) == 0
+            and projected_ns(slot, now_ns, self.learning.rate) > WORTH_A_PROBE * typical_ns
+        )
+
+    cdef bint may_probe(self, const SlotWords* slot, int64_t now_ns) noexcept nogil:
+        """Tell whether so many picks went elsewhere since the last probe that one may go to a slow endpoint."""
+        cdef uint64_t picks = draws_since(load(&self.probed_state), &self.state)
+        if load(&slot.passed) > 0:
+            return True  # it is on its way back
+        if load(&slot.alive_ns) <= 0:
+            return picks >= <uint64_t> (
+                PICKS_BETWEEN_FAILURES * min(failure_streak(slot), MOST_STREAK) * (DEADLINE_IN_FAILURES if is_mute(slot) else 1)
+            )
+        return picks >= PICKS_BETWEEN_PROBES or (
+            picks >= <uint64_t> (FEWEST_PICKS_BETWEEN_PROBES * patience(slot))
+            and <uint64_t> now_ns - <uint64_t> load(&self.probed_ns) >= <uint64_t> self.probe_ns
+        )
+
+
+cdef inline bint is_mute(const SlotWords* slot) noexcept nogil:
+    """Tell whether the last that is known of an endpoint is that a call was waited for in vain."""
+    cdef int64_t stamp_ns = load(&slot.stamp_ns)
+    return (stamp_ns if stamp_ns > 0 else -stamp_ns) > last_answer_ns(slot)
+
+
+cdef inline int64_t patience(const SlotWords* slot) noexcept nogil:
+    """Return how many times as long to wait for another probe, after those that found the endpoint as slow as before."""
+    return 1 - min(load(&slot.passed), 0)
+
+
+cdef inline void insert(double* ordered, uint32_t length, double value) noexcept nogil:
+    cdef uint32_t place = length
+    while place > 0 and ordered[place - 1] > value:
+        ordered[place] = ordered[place - 1]
+        place -= 1
+    ordered[place] = value
+
+
+cdef inline bint prefers_first(const Member* first, const Member* second, int64_t now_ns, double rate) noexcept nogil:
+    """Tell whether the first of two draws costs no more: latency x (1 + in-flight / weight).
+
+    Both estimates fade at the same rate, so that only the gap between their ages counts: one decay does for two, and
+    the comparison need not wait for the clock.
+    """
+    cdef int64_t first_ns = load(&first.slot.stamp_ns)
+    cdef int64_t second_ns = load(&second.slot.stamp_ns)
+    cdef double gap  # halvings that the first estimate has lost beyond those of the second
+    if first_ns <= 0 or second_ns <= 0:
+        return prefers_first_newcomer(first, second, now_ns, rate)
+    gap = <double> (second_ns - first_ns) * rate
+    gap = min(max(gap, -MOST_HALVINGS), MOST_HALVINGS)
+    return cost(first, load_double(&first.slot.latency_ns)) * halved(gap) <= cost(
+        second, load_double(&second.slot.latency_ns)
+    )
+
+
+cdef bint prefers_first_newcomer(
+    const Member* first, const Member* second, int64_t now_ns, double rate
+) noexcept nogil:
+    """Do as `prefers_first` does where one or both have not answered yet.
+
+    A newcomer borrows its rival's latency, for a fleet knows itself best, and once its first call is under way it
+    costs more than anyone until the answer is in.
+    """
+    cdef double first_ns = projected_ns(first.slot, now_ns, rate) + LEAST_NS
+    cdef double second_ns = projected_ns(second.slot, now_ns, rate) + LEAST_NS
+    cdef double seed_ns = max(first_ns, second_ns)
+    if is_newcomer(first.slot):
+        first_ns = UNANSWERED_NS if timed_in_flight(first.slot) > 0 else seed_ns
+    if is_newcomer(second.slot):
+        second_ns = UNANSWERED_NS if timed_in_flight(second.slot) > 0 else seed_ns
+    return cost(first, first_ns) <= cost(second, second_ns)
+
+
+cdef inline double cost(const Member* member, double latency_ns) noexcept nogil:
+    return latency_ns * load_of(member)
