@@ -313,8 +313,7 @@ LIMITS = """\
 
 - An empty answer is disbelieved for `empty_hold_s`, and believed after that, though the servers may be there all the
   while.
-- Only calls can tell a server whose handlers hang from a healthy one. With `round_robin` and `random` it gets its share
-  of them for `silence_s` each time that it is tried again.
+- Only calls can tell a server whose handlers hang from a healthy one. It gets one each time that it is tried again.
 - Where nothing has been said on a connection for two pings, C-core pings once a minute, whatever `keepalive_time_s` is.
   A host that vanishes under a stream that is silent is found when the next of these is not answered.
 - A frozen process is found by a ping only where nothing else is said: after `keepalive_time_s` and

@@ -163,9 +163,12 @@ class Upkeep:
         changed = lost = False
         now_s = asyncio.get_running_loop().time()
         for member in members:
-            before = member.state
+            before, was_silent = member.state, member.is_silent
             if member.poll(now_s):
                 changed = True
+                if was_silent and not member.is_silent:
+                    # A new connection is no answer: if the handlers hang, one call finds out as well as many.
+                    member.slot.start_trial()
                 lost |= before is State.READY and member.state is not State.READY
                 self._settle(member)
         if changed:

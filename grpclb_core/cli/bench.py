@@ -29,7 +29,7 @@ Findings = tuple[list["Section"], list["Check"]]
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "bench", help="measure picks and whole calls", description=__doc__.partition("\n")[0]
+        "bench", help="measure picks, whole calls and balance", description=__doc__.partition("\n")[0]
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="pick|call|quality")
     pick = kinds.add_parser("pick", help="pick + finish: policies, scaffolding, plain Python, threads, rebuild")

@@ -47,8 +47,8 @@ class P2cEwma(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A slow endpoint is tried again after so long without a call, and believed then; at most one pick of 200 goes to
     that, or one of 6 where calls are rare. Three times as long where probes find no change, which is below 5 s."""
     widen_factor: Factor = 2.0
-    """Where both draws are slower than that many times what is typical, more are drawn: two draws of four servers fall
-    on the two slow ones once in six."""
+    """Where the better of two draws is slower than that many times what is typical, more are drawn: two draws of four
+    servers fall on the two slow ones once in six. What is slow counts for its excess once more then."""
     stream_weight: Factor = 1.0
     """What an open stream counts for, where a call in flight counts for 1."""
 

@@ -94,9 +94,10 @@ async def test_a_frozen_process_gets_no_calls_and_is_back_when_it_thaws(policy: 
     assert report.recovered_s <= 3
 
 
-async def test_a_server_whose_handlers_hang_gets_a_call_now_and_then() -> None:
+@pytest.mark.parametrize("policy", ["p2c_ewma", "round_robin"])
+async def test_a_server_whose_handlers_hang_gets_a_call_now_and_then(policy: str) -> None:
     """It takes connections and answers pings, so that only a call can tell; each such call waits twice as long."""
-    report = await hanging("p2c_ewma", 7)
+    report = await hanging(policy, 7)
     assert report.figures[LATE_CALLS] <= 3, "one after each new connection, and these are 0, 1, 2, 4... s apart"
     assert report.figures[LATE_FAILURES] <= report.figures[LATE_CALLS]
     assert report.recovered_s is not None

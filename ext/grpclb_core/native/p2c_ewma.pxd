@@ -19,12 +19,14 @@ cdef class P2cEwmaPicker(Picker):
     # What the last survey found; all latencies as they stood when they were learnt
     cdef word surveyed_ns
     cdef word least_ns  # a double
-    cdef word bad_ns  # a double: an endpoint that is slower is worth two more draws
+    cdef word bad_ns  # a double: an endpoint that is slower is worth more draws
+    cdef word care_ns  # a double: an endpoint that was slower is not taken without a closer look
     cdef word place  # where the next survey begins
     cdef word probed_ns  # time of the last probe
     cdef word probed_state  # `state` at that time, which tells how many were drawn since
 
-    cdef uint32_t choose_plainly(self, int64_t now_ns) noexcept nogil
+    cdef uint32_t prefer(self, uint32_t first, uint32_t second, int64_t now_ns) noexcept nogil
+    cdef uint32_t choose_carefully(self, uint32_t first, uint32_t second, int64_t now_ns) noexcept nogil
     cdef void draw_two(self, uint32_t* first, uint32_t* second) noexcept nogil
     cdef double cost_of(self, const Member* member, int64_t now_ns, double* latency_ns) noexcept nogil
     cdef double newcomer_ns(self, const Member* member, int64_t now_ns) noexcept nogil

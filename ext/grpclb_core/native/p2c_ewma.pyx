@@ -59,6 +59,9 @@ cdef enum:
     # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8
 
+# 73 years, and there is room for the longest patience above it.
+cdef double NEVER_NS = 2.3e18
+
 # An endpoint is probed when it takes that many times what is typical: one that is closer gets calls without it.
 cdef double WORTH_A_PROBE = 2.0
 
@@ -78,7 +81,8 @@ cdef class P2cEwmaPicker(Picker):
         peak_cap: one answer raises the estimate to no more than that many times what is typical; 0 for no cap.
         floor: no estimate fades below the least of the fleet.
         probe_s: an endpoint that is left alone because it is slow is tried again after so long; 0 to leave it.
-        widen_factor: where both draws are slower than that many times what is typical, more are drawn; 0 for never.
+        widen_factor: where the better of two draws is slower than that many times what is typical, more are drawn; 0
+            for never.
         stream_weight: what an open stream counts for, where a call counts for 1.
 
     Raises:
@@ -95,7 +99,7 @@ cdef class P2cEwmaPicker(Picker):
         self.learning.unavailable_ns = unavailable_s * 1e9
         self.learning.rate_limited_ns = rate_limited_s * 1e9
         self.learning.most_hint_ns = pushback_s * 1e9
-        self.probe_ns = <int64_t> min(probe_s * 1e9, 9e18) if probe_s > 0 else INT64_MAX
+        self.probe_ns = <int64_t> min(probe_s * 1e9, NEVER_NS) if probe_s > 0 else <int64_t> NEVER_NS
         if probe_s > 0:
             self.learning.stale_ns = <uint64_t> self.probe_ns
         self.age_factor = age_factor if age_factor > 0 else INFINITY
@@ -111,36 +115,51 @@ cdef class P2cEwmaPicker(Picker):
         store(&self.probed_state, load(&self.state))
         # While nothing is known, one with a call in flight that nobody has answered yet is worth more draws.
         store_double(&self.bad_ns, 0.5 * UNANSWERED_NS if widen_factor > 0 else INFINITY)
+        store_double(&self.care_ns, INFINITY)
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
         cdef const Member* members = self.view.members
-        cdef uint32_t first = 0, second = 0
-        cdef double first_ns = 0, second_ns = 0, first_cost, second_cost
+        cdef uint32_t first = 0, second = 0, chosen
         if self.view.count == 1:
             return 0
         if self.is_bare:
-            return self.choose_plainly(now_ns)
+            self.draw_two(&first, &second)
+            return self.prefer(first, second, now_ns)
         # Unsigned, so that a clock that stepped back is one that is due.
         if <uint64_t> now_ns - <uint64_t> load(&self.surveyed_ns) >= <uint64_t> SURVEY_NS:
             first = self.survey(now_ns)
             if first < self.view.count:
                 return first
         self.draw_two(&first, &second)
-        first_cost = self.cost_of(&members[first], now_ns, &first_ns)
-        second_cost = self.cost_of(&members[second], now_ns, &second_ns)
+        if (
+            self.stream_weight == 1
+            and not needs_care(&members[first], now_ns, self.age_factor)
+            and not needs_care(&members[second], now_ns, self.age_factor)
+        ):
+            chosen = self.prefer(first, second, now_ns)
+            if load_double(&members[chosen].slot.latency_ns) <= load_double(&self.care_ns):
+                return chosen
+        return self.choose_carefully(first, second, now_ns)
+
+    cdef uint32_t prefer(self, uint32_t first, uint32_t second, int64_t now_ns) noexcept nogil:
+        cdef const Member* members = self.view.members
+        # Masked rather than branched on: the answer is a toss-up, and a misprediction costs more than all of this.
+        cdef uint32_t mask = <uint32_t> 0 - <uint32_t> prefers_first(
+            &members[first], &members[second], now_ns, self.learning.rate
+        )
+        return second ^ ((first ^ second) & mask)
+
+    cdef uint32_t choose_carefully(self, uint32_t first, uint32_t second, int64_t now_ns) noexcept nogil:
+        """Choose between two draws of which one is new, slow or late, with every rule there is."""
+        cdef const Member* members = self.view.members
+        cdef double first_ns = 0, second_ns = 0
+        cdef double first_cost = self.cost_of(&members[first], now_ns, &first_ns)
+        cdef double second_cost = self.cost_of(&members[second], now_ns, &second_ns)
         if second_cost < first_cost:
             first, first_ns, first_cost = second, second_ns, second_cost
         if first_ns > load_double(&self.bad_ns):
             return self.widen(first, first_cost * self.excess(first_ns), now_ns)
         return first
-
-    cdef uint32_t choose_plainly(self, int64_t now_ns) noexcept nogil:
-        cdef const Member* members = self.view.members
-        cdef uint32_t first = 0, second = 0, mask
-        self.draw_two(&first, &second)
-        # Masked rather than branched on: the answer is a toss-up, and a misprediction costs more than all of this.
-        mask = <uint32_t> 0 - <uint32_t> prefers_first(&members[first], &members[second], now_ns, self.learning.rate)
-        return second ^ ((first ^ second) & mask)
 
     cdef void draw_two(self, uint32_t* first, uint32_t* second) noexcept nogil:
         """Draw two endpoints; two distinct ones where all weigh the same.
@@ -252,6 +271,7 @@ cdef class P2cEwmaPicker(Picker):
         store_double(&self.learning.typical_ns, typical_ns)
         store_double(&self.least_ns, least_ns)
         store_double(&self.bad_ns, self.widen_factor * typical_ns)
+        store_double(&self.care_ns, min(self.widen_factor, WORTH_A_PROBE if self.has_floor else INFINITY) * typical_ns)
         store_double(&self.learning.cap_ns, self.peak_cap * typical_ns)
 
     cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil:
@@ -297,6 +317,15 @@ cdef inline void insert(double* ordered, uint32_t length, double value) noexcept
         ordered[place] = ordered[place - 1]
         place -= 1
     ordered[place] = value
+
+
+cdef inline bint needs_care(const Member* member, int64_t now_ns, double age_factor) noexcept nogil:
+    """Tell whether an endpoint is new, or its calls in flight are late."""
+    cdef uint64_t timed = timed_calls(member.slot)
+    cdef double count = <double> <int64_t> (timed & ((1 << COUNT_BITS) - 1))
+    return load(&member.slot.stamp_ns) <= 0 or (
+        timed != 0 and <double> ages_ns(timed, now_ns) > age_factor * count * load_double(&member.slot.latency_ns)
+    )
 
 
 cdef inline bint prefers_first(const Member* first, const Member* second, int64_t now_ns, double rate) noexcept nogil:
