@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
@@ -64,6 +65,8 @@ class Outliers:
         self._changed = changed
         self._clock = clock
         self._state = EMPTY
+        self._trials: weakref.WeakSet[Slot] = weakref.WeakSet()
+        """Whose trial began here; there are other reasons for one."""
         self._swept_s = -math.inf
         self._counted: dict[Slot, tuple[int, int]] = {}
         self._has_suspects = False
@@ -82,7 +85,7 @@ class Outliers:
     async def _pause(self) -> None:
         """Wait until it is time to look again, or one on trial has answered its call."""
         ends_s = anyio.current_time() + max(SWEEP_S, len(self._endpoints) * SWEEP_EACH_S)
-        on_trial = [member.slot for member in self._endpoints.members() if member.slot.is_on_trial]
+        on_trial = [member.slot for member in self._endpoints.members() if member.slot in self._trials]
         while (left_s := ends_s - anyio.current_time()) > 0:
             await anyio.sleep(min(left_s, TRIAL_POLL_S) if on_trial else left_s)
             if any(not slot.is_on_trial or slot.failures != self._failures_of(slot) for slot in on_trial):
@@ -130,6 +133,7 @@ class Outliers:
             if event.change is Change.ON_TRIAL:
                 for member in groups[event.address]:
                     member.slot.start_trial()
+                    self._trials.add(member.slot)
                     member.slot.forget_latency()  # or its failures would have policies that go by it leave it alone
         return self._put_down(groups)
 
@@ -170,8 +174,9 @@ class Outliers:
                 member.is_ejected = is_ejected
                 reason = ejected.get(address) or on_trial.get(address)
                 member.outlier_reason = None if reason is None else reason.value
-                if not is_on_trial and member.slot.is_on_trial:
+                if not is_on_trial and member.slot in self._trials:
                     member.slot.end_trial()
+                    self._trials.discard(member.slot)
         return is_another
 
 

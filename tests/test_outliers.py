@@ -171,6 +171,17 @@ def test_one_that_left_while_it_was_out_or_on_trial_is_in_when_it_returns() -> N
         assert (member.is_ejected, member.outlier_reason, member.slot.is_on_trial) == (False, None, False)
 
 
+def test_a_trial_for_another_reason_is_left_to_whoever_began_it() -> None:
+    world = World()
+    world.member("a").slot.start_trial()
+    world.fail("b")
+    world.sweep()
+    world.sweep(1.1)
+    world.succeed("b")
+    world.sweep()
+    assert [world.member(name).slot.is_on_trial for name in "ab"] == [True, False]
+
+
 def test_several_connections_are_one_endpoint() -> None:
     world = World(3, connections=2)
     world.fail("a", 7)

@@ -273,6 +273,17 @@ class TestProbes:
         clients.latencies_ns[0] = 10 * MILLISECOND
         assert clients.run(15).count(0) == 0  # of a capped 100 ms, a fifth is left
 
+    @pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.UNAVAILABLE])
+    def test_pickers_that_are_replaced_often_probe_too(self, outcome: Outcome) -> None:
+        clients = Clients([200 * MILLISECOND] + [10 * MILLISECOND] * 3, 100)
+        clients.outcomes[0] = outcome
+        clients.run(5)
+        clients.latencies_ns[0], clients.outcomes[0] = 10 * MILLISECOND, Outcome.SUCCESS
+        for _ in range(90 * 20):
+            clients.picker = P2cEwma().build(View(clients.slots), 1, clients.now_ns)
+            clients.run(0.05)
+        assert is_share(clients.run(20).count(0), 2_000, 0.25)
+
     def test_one_that_is_busy_is_not_probed(self) -> None:
         slots = fleet_with(10, 1, 200 * MILLISECOND)
         held = hold(slots[0], 1)

@@ -56,6 +56,9 @@ cdef enum:
     MOST_STREAK = 4
     # and longer still if it does not answer at all, as a call there costs its whole deadline.
     DEADLINE_IN_FAILURES = 4
+    # Pickers that are replaced often never see that many picks; a call in 10 s is one of 200 where there are 20 a second.
+    FAILURE_WAIT_NS = 10_000_000_000
+    LONGEST_WAIT = 5  # the same for slow endpoints, in probe_s
     # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8
 
@@ -240,7 +243,8 @@ cdef class P2cEwmaPicker(Picker):
         cdef uint32_t count = self.view.count, known = 0, due = self.view.count
         cdef uint32_t size = count if count < <uint32_t> SURVEYED else <uint32_t> SURVEYED
         cdef uint32_t turn, index, place = <uint32_t> load(&self.place)
-        cdef int64_t surveyed_ns = load(&self.surveyed_ns), stamp_ns, stalest_ns = INT64_MAX
+        cdef int64_t surveyed_ns = load(&self.surveyed_ns), stalest_ns = INT64_MAX
+        cdef const SlotWords* slot
         cdef double latencies[SURVEYED]
         cdef double typical_ns
         if not replace(&self.surveyed_ns, surveyed_ns, now_ns):
@@ -249,13 +253,12 @@ cdef class P2cEwmaPicker(Picker):
         for turn in range(size):
             # Evenly spread, as neighbours may be alike; one further each time, so that everyone's turn comes.
             index = <uint32_t> ((place + <uint64_t> turn * count // size) % count)
-            stamp_ns = load(&members[index].slot.stamp_ns)
-            if stamp_ns > 0:
-                insert(latencies, known, load_double(&members[index].slot.latency_ns))
+            slot = members[index].slot
+            if not is_newcomer(slot):
+                insert(latencies, known, load_double(&slot.latency_ns))
                 known += 1
-            stamp_ns = stamp_ns if stamp_ns > 0 else -stamp_ns
-            if stamp_ns < stalest_ns and self.is_due(members[index].slot, typical_ns, now_ns):
-                stalest_ns = stamp_ns
+            if heard_ns(slot) < stalest_ns and self.is_due(slot, typical_ns, now_ns):
+                stalest_ns = heard_ns(slot)
                 due = index
         store(&self.place, place + 1 if place + 1 < count else 0)
         if known:
@@ -276,11 +279,9 @@ cdef class P2cEwmaPicker(Picker):
 
     cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil:
         """Tell whether nothing was heard for long of an endpoint that gets no calls because it is slow."""
-        cdef int64_t stamp_ns = load(&slot.stamp_ns)
-        cdef int64_t heard_ns = stamp_ns if stamp_ns > 0 else -stamp_ns
         return (
-            heard_ns > 0
-            and is_past(now_ns - heard_ns, <uint64_t> (self.probe_ns * patience(slot)))
+            heard_ns(slot) > 0
+            and is_past(now_ns - heard_ns(slot), <uint64_t> (self.probe_ns * patience(slot)))
             and timed_in_flight(slot) == 0
             and projected_ns(slot, now_ns, self.learning.rate) > WORTH_A_PROBE * typical_ns
         )
@@ -288,22 +289,32 @@ cdef class P2cEwmaPicker(Picker):
     cdef bint may_probe(self, const SlotWords* slot, int64_t now_ns) noexcept nogil:
         """Tell whether so many picks went elsewhere since the last probe that one may go to a slow endpoint."""
         cdef uint64_t picks = draws_since(load(&self.probed_state), &self.state)
+        cdef uint64_t failures = lasting_failures(slot)
+        cdef int64_t left_alone_ns = now_ns - heard_ns(slot)
         if load(&slot.passed) > 0:
             return True  # it is on its way back
-        if load(&slot.alive_ns) <= 0:
-            return picks >= <uint64_t> (
-                PICKS_BETWEEN_FAILURES * min(failure_streak(slot), MOST_STREAK) * (DEADLINE_IN_FAILURES if is_mute(slot) else 1)
+        if failures > 0:
+            return picks >= PICKS_BETWEEN_FAILURES * failures or is_past(left_alone_ns, FAILURE_WAIT_NS * failures)
+        return (
+            picks >= PICKS_BETWEEN_PROBES
+            or is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns * patience(slot)))
+            or (
+                picks >= <uint64_t> (FEWEST_PICKS_BETWEEN_PROBES * patience(slot))
+                and <uint64_t> now_ns - <uint64_t> load(&self.probed_ns) >= <uint64_t> self.probe_ns
             )
-        return picks >= PICKS_BETWEEN_PROBES or (
-            picks >= <uint64_t> (FEWEST_PICKS_BETWEEN_PROBES * patience(slot))
-            and <uint64_t> now_ns - <uint64_t> load(&self.probed_ns) >= <uint64_t> self.probe_ns
         )
 
 
-cdef inline bint is_mute(const SlotWords* slot) noexcept nogil:
-    """Tell whether the last that is known of an endpoint is that a call was waited for in vain."""
+cdef inline int64_t heard_ns(const SlotWords* slot) noexcept nogil:
+    """Return when the estimate was last learnt from a call, whether that was answered or not; 0 if never."""
     cdef int64_t stamp_ns = load(&slot.stamp_ns)
-    return (stamp_ns if stamp_ns > 0 else -stamp_ns) > last_answer_ns(slot)
+    return stamp_ns if stamp_ns > 0 else -stamp_ns
+
+
+cdef inline uint64_t lasting_failures(const SlotWords* slot) noexcept nogil:
+    """Return how many failures in a row to wait for before a probe; one that was not answered at all is several."""
+    cdef uint64_t failures = <uint64_t> min(failure_streak(slot), MOST_STREAK) if load(&slot.alive_ns) <= 0 else 0
+    return failures * DEADLINE_IN_FAILURES if heard_ns(slot) > last_answer_ns(slot) else failures
 
 
 cdef inline int64_t patience(const SlotWords* slot) noexcept nogil:

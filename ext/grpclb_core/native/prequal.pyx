@@ -226,9 +226,10 @@ cdef class PrequalPicker(Picker):
         if place < self.pooled:
             entry = &self.pool[place]
             chosen = entry.member
-            entry.uses -= 1
-            if entry.uses == 0:
-                self.remove(place)
+            if entry.others > 0:
+                entry.uses -= 1
+                if entry.uses == 0:
+                    self.remove(place)
         unlock(&self.lock)
         return chosen
 

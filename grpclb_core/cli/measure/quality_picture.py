@@ -30,7 +30,9 @@ def draw(results: Sequence[Result]) -> str:
     title = "Balancing on simulated fleets that misbehave"
     sheet = Sheet(WIDTH, end + BOTTOM + CURVE_ROOM * len(ramps), title, f"{len(scenarios)} scenarios")
     sheet.text(32, 40, title, size=20, weight=700)
-    sheet.text(32, 60, f"means of {len(results[0].seeds)} seeds, bars are 95 % confidence intervals", fill=MUTED)
+    seeds = len(results[0].seeds)
+    said = f"means of {seeds} seeds, bars are 95 % confidence intervals" if seeds > 1 else "one seed"
+    sheet.text(32, 60, said, fill=MUTED)
     _draw_legend(sheet, colours)
     _draw_names(sheet, scenarios)
     _draw_latencies(sheet, results, scenarios, colours)
