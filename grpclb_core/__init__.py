@@ -36,7 +36,17 @@ from .errors import (
 )
 from .identity import ReloadingCredentials
 from .observe import BalancerSnapshot, EndpointSnapshot
-from .policies import LeastRequest, P2cEwma, PickFirst, Policy, Random, RingHash, RoundRobin, WeightedRoundRobin
+from .policies import (
+    LeastRequest,
+    P2cEwma,
+    PickFirst,
+    Policy,
+    Prequal,
+    Random,
+    RingHash,
+    RoundRobin,
+    WeightedRoundRobin,
+)
 from .types import Address, Drop, Endpoint, Health, Locality, Outcome, Resolution
 
 __all__ = [
@@ -71,6 +81,7 @@ __all__ = [
     "P2cEwma",
     "PickFirst",
     "Policy",
+    "Prequal",
     "Random",
     "ReloadingCredentials",
     "Resolution",

@@ -30,6 +30,7 @@ from .native import CurrentPicker, MultiCallable, Picker, RandomPicker, Slot, Ti
 from .observe import BalancerSnapshot, EndpointSnapshot
 from .outliers import Outliers
 from .policies import P2cEwma, Policy, goes_by_name, rebuild_s, takes_reports
+from .probing import Probing
 from .reach import Reach
 from .resolve import Resolver, parse_target, resolver_for
 from .resolve.static import EndpointLike, StaticResolver
@@ -113,6 +114,7 @@ class Balancer:
         self._endpoints = self._upkeep.endpoints
         self._outliers = Outliers(self._endpoints, self.config, self._random, self._publish)
         self._reach = Reach(self._upkeep, self.config, self._random, self._refresh)
+        self.probing = Probing(self, self._load.take, self._random)
         self._resolution = Resolution(())
         self._is_plain = True
         self._in_panic, self._panics = False, 0
@@ -250,6 +252,7 @@ class Balancer:
             tasks.start_soon(self._resolve)
             tasks.start_soon(self._rebuild)
             tasks.start_soon(self._outliers.run)
+            tasks.start_soon(self.probing.run)
             if self._identity is not None:
                 tasks.start_soon(self._identity.follow, self._renew)
             await self._upkeep.run(tasks)
@@ -276,9 +279,9 @@ class Balancer:
         if self._tasks is None or self._stopping:
             return  # closed before the resolver had a chance to answer
         self._resolution = resolution
-        self.current.sheds = bool(resolution.drops)
         if self._service.take(resolution.service_config):
             self._adopt()
+        self.current.sheds = bool(resolution.drops) or self.probing.is_synchronous
         self._is_plain = self._verification is None and is_plain(resolution, self.config)
         self._resolved = True
         self._resolver_error = None
@@ -338,6 +341,7 @@ class Balancer:
 
     def _greet(self, member: Member) -> None:
         self._outliers.greet(member)
+        self.probing.greet(member.slot)
 
     # The picker in force
 

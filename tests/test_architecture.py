@@ -56,6 +56,7 @@ PUBLIC = [
     "P2cEwma",
     "PickFirst",
     "Policy",
+    "Prequal",
     "Random",
     "ReloadingCredentials",
     "Resolution",
@@ -78,7 +79,7 @@ NATIVE_LAYERS = [
     {"draws", "slot"},
     {"view", "ticket"},
     {"picker"},
-    {"multicallable", "p2c_ewma", "ring", "stride"},
+    {"multicallable", "p2c_ewma", "prequal", "ring", "stride"},
 ]
 
 # What the compiled core may import of Python; of this package, nothing.

@@ -125,7 +125,7 @@ class Method:
         if category is not None:
             start = self.balancer.await_start(_drop(f"{self.balancer.target}: dropped, as {category!r} asks for"))
             return self.arity.waiting_call(start, None)
-        call = multi_callable.start(*arguments)
+        call = None if self.balancer.probing.is_awaited else multi_callable.start(*arguments)
         if call is not None:
             return call
         deadline_s = None if arguments.timeout is None else asyncio.get_running_loop().time() + arguments.timeout
@@ -147,6 +147,8 @@ async def _start(
     A call waits while connections are being made. Once all of them fail it fails too, unless it is to wait for ready.
     """
     with anyio.move_on_after(None if deadline_s is None else deadline_s - asyncio.get_running_loop().time()):
+        if balancer.probing.is_awaited:
+            await balancer.probing.ask_first()
         while True:
             left = _with_time_left(arguments, deadline_s)
             call = multi_callable.start(*left)

@@ -10,7 +10,7 @@ from functools import partial
 from ..balancer import WARMING_STEPS
 from ..native import Slot
 from ..policies import TakesReports, rebuild_s, takes_reports, wants_probes, wants_report
-from ..probing import TICK_S, Turns
+from ..probing import IDLE_S, Turns
 from ..types import IN_FLIGHT_METRIC, LATENCY_METRIC
 from .agenda import Agenda
 from .client import Client
@@ -113,7 +113,8 @@ class Upkeep:
         if client.picker is not None and wants_probes(self._policy):
             for slot in turns.due(self._policy, client.picker, self._read_clock(), lambda slot: True):
                 self._agenda.at(self._agenda.now_ns + PROBE_NS, self._answer_probe, (client, slot))
-        return TICK_S
+            return turns.pause_s
+        return IDLE_S
 
     def _repeat(self, action: Callable[[], float]) -> None:
         """Do something again and again, for the first time after a random part of a second."""

@@ -46,6 +46,8 @@ class Probe(NamedTuple):
     """Why there is no report."""
     is_unsupported: bool = False
     """The server has no such service: it need not be asked again."""
+    is_ignored: bool = False
+    """There is a report, and it cannot be believed."""
 
 
 async def watch_load(
@@ -99,7 +101,7 @@ async def probe_load(channel: grpc.aio.Channel, timeout_s: float) -> Probe:
         try:
             probe = Probe(read_report(message))
         except ValueError as error:
-            probe = Probe(None, str(error))
+            probe = Probe(None, str(error), is_ignored=True)
         scope.cancel()  # one is enough
 
     with anyio.move_on_after(timeout_s) as scope:

@@ -45,6 +45,7 @@ cdef class PrequalPicker(Picker):
     cdef int64_t max_age_ns
     cdef int64_t explore_ns
     cdef double aversion_ns
+    cdef int64_t built_ns
     cdef word chosen
     # What the lock guards
     cdef word lock

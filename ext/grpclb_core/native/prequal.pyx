@@ -69,6 +69,7 @@ cdef class PrequalPicker(Picker):
         pool_size: most reports that are chosen among, from 2 to 64.
         q_rif: an endpoint is hot whose calls in flight are above that quantile of the last reports; 0 to go by calls
             in flight alone, 1 to go by latency alone.
+        least_hot: an endpoint with no more calls in flight than that, for each mean weight, is not hot.
         delta: how much the pool grows, by the paper's formula for the reuse of reports.
         max_age_s: a report that is older is used no longer.
         probe_rate: reports for each call, those that come with answers included.
@@ -85,9 +86,9 @@ cdef class PrequalPicker(Picker):
     """
 
     def __init__(
-        self, View view not None, *, pool_size=16, double q_rif=0.84, double delta=1.0, double max_age_s=1.0,
-        double probe_rate=3.0, double remove_rate=1.0, double explore_s=5.0, double aversion_s=5.0,
-        double least_hot=1.0, decay_s=10.0, seed=None, now_ns=None
+        self, View view not None, *, pool_size=16, double q_rif=0.84, double least_hot=2.0, double delta=1.0,
+        double max_age_s=1.0, double probe_rate=3.0, double remove_rate=0.5, double explore_s=5.0,
+        double aversion_s=5.0, decay_s=10.0, seed=None, now_ns=None
     ) -> None:
         if self.doubts != NULL:
             raise ValueError("a picker keeps its view: make another one")
@@ -100,7 +101,7 @@ cdef class PrequalPicker(Picker):
             raise ValueError(f"max_age_s is {max_age_s!r}; use a number of seconds above 0")
         for name, number in (
             ("delta", delta), ("probe_rate", probe_rate), ("remove_rate", remove_rate), ("explore_s", explore_s),
-            ("aversion_s", aversion_s),
+            ("aversion_s", aversion_s), ("least_hot", least_hot),
         ):
             if not 0 <= number < INFINITY:
                 raise ValueError(f"{name} is {number!r}; use 0 or more")
@@ -144,6 +145,7 @@ cdef class PrequalPicker(Picker):
         cdef uint32_t member, count = self.view.count
         cdef const SlotWords* slot
         cdef Doubt* doubt
+        self.built_ns = now_ns
         self.hot_above = hot_above_nobody(self.q_rif)
         self.places = {slot_of_place: place for place, slot_of_place in enumerate(self.view.slots)}
         self.doubts = <Doubt*> malloc(count * sizeof(Doubt))
@@ -182,24 +184,25 @@ cdef class PrequalPicker(Picker):
         silent for long, gets one.
         """
         cdef int64_t reported_ns = load(&slot.reported_ns)
-        if reported_ns == 0 and last_answer_ns(slot) > 0:
+        cdef int64_t answered_ns = last_answer_ns(slot)
+        if reported_ns == 0 and answered_ns > 0:
             return True
-        if not is_past(now_ns - max(reported_ns, last_answer_ns(slot)), <uint64_t> self.explore_ns):
-            return False
-        return in_flight(slot) == 0
+        return in_flight(slot) == 0 and is_past(
+            now_ns - max(reported_ns, answered_ns, self.built_ns), <uint64_t> self.explore_ns
+        )
 
     cdef uint32_t choose_plainly(self, uint32_t first, int64_t now_ns) noexcept nogil:
         """Return the one with fewer calls of our own in flight: the one drawn or another, or more if both are in doubt."""
         cdef uint32_t count = self.view.count
         cdef uint32_t turn, candidate, best = first
-        cdef bint is_small = count <= MOST_EXTRA_DRAWS
+        cdef uint32_t draws = count if count < <uint32_t> MOST_EXTRA_DRAWS else <uint32_t> MOST_EXTRA_DRAWS
         cdef double cost, least = self.cost_of(first, now_ns)
-        for turn in range(1, min(count, MOST_EXTRA_DRAWS) + 1):
+        for turn in range(1, draws + 1):
             if turn > 1 and least < DOUBTED:
                 break
             if self.view.columns != NULL:
                 candidate = draw_column(self.view.columns, count, &self.state)
-            elif is_small and turn > 1:
+            elif count == draws and turn > 1:  # a small one is looked at in order, so that all of it is
                 candidate = (first + turn) % count
             else:
                 candidate = below(&self.state, count - 1, <uint32_t> (draw(&self.state) >> 32))
