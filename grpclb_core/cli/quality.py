@@ -17,6 +17,7 @@ SEEDS = 5
 FIRST_SEED = 1
 MOST_SEEDS = 1_000
 MOST_JOBS = 256
+EXIT_MISSED = 1
 
 
 def add_parser(kinds: Any) -> None:
@@ -41,6 +42,7 @@ def add_parser(kinds: Any) -> None:
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time (default: one for each processor)"
     )
     parser.add_argument("--list", action="store_true", help="list the scenarios and stop")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a goal of a scenario is missed")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result as an SVG picture")
     parser.set_defaults(run=run)
@@ -66,7 +68,10 @@ def run(options: argparse.Namespace) -> int:
             options.plot.write_text(quality_picture.draw(results), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--plot {options.plot}: {error.strerror or error}; give a file to write") from error
-    return 0
+    missed = quality.missed(results) if options.check else []
+    for line in missed:
+        print(line, file=sys.stderr)
+    return EXIT_MISSED if missed else 0
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -155,5 +155,19 @@ class Streams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     lasts: Service
 
 
+# What is to come of it
+
+
+class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a policy is to reach: the mean of a figure over the seeds is no more than this."""
+
+    policy: str = "p2c_ewma"
+    figure: str
+    """A name of `Figures`, or `p99_over_healthy`."""
+    most: float
+    times: str | None = None
+    """Another policy: `most` is in units of what that one comes to."""
+
+
 AnyFault: TypeAlias = Slow | Warming | Hang | Fail | Antagonist | Pauses
 AnyChange: TypeAlias = Change | Deploy | Churn

@@ -22,6 +22,7 @@ from .parts import (
     Change,
     ClockStep,
     Count,
+    Goal,
     Group,
     Pauses,
     PositiveSeconds,
@@ -72,6 +73,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     changes: tuple[AnyChange, ...] = ()
     streams: Streams | None = None
     clock: tuple[ClockStep, ...] = ()
+    goals: tuple[Goal, ...] = ()
     warm_up_s: Seconds = 0.0
     """What comes before is not measured."""
     measured_until_s: PositiveSeconds | None = None

@@ -97,6 +97,22 @@ def to_text(results: Sequence[Result]) -> str:
     return "\n".join([*lines, last])
 
 
+def missed(results: Sequence[Result]) -> list[str]:
+    """Tell which goals of the scenarios the policies that were run have missed."""
+    found = {(one.scenario, one.policy): one.figures for one in results}
+    lines = []
+    for (name, policy), figures in found.items():
+        for goal in load_scenario(name).goals:
+            other = found.get((name, goal.times), {}) if goal.times else {}
+            if goal.policy != policy or (goal.times and not other):
+                continue
+            most = goal.most * other[goal.figure].mean if goal.times else goal.most
+            mean = figures[goal.figure].mean
+            if not mean <= most:  # nor is it kept where there is nothing to tell it by
+                lines.append(f"{name}: {goal.figure} of {policy} is {mean:.4g}, and should be {most:.4g} at most")
+    return lines
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"  {line}" for line in columns(rows)] if rows else []
 
