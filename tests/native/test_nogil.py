@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grpclb_core.native import LeastRequestPicker, P2cEwmaPicker, Picker, RandomPicker, RoundRobinPicker
+from grpclb_core.native import LeastRequestPicker, P2cEwmaPicker, Picker, PrequalPicker, RandomPicker, RoundRobinPicker
 
 FUNCTION = re.compile(r"^static [^;{}]*?\b(__pyx_f_\w+)\([^;{}]*\) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -18,7 +18,7 @@ CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 # atomics.h, the multiplication of draws.pxd, a copy of eight bytes, hints to the compiler, and the statements of C that
 # look like calls.
 HARMLESS = re.compile(
-    r"grpclb_(load|store|add|add_held|replace|load_double|store_double|mix)|memcpy|likely|unlikely"
+    r"grpclb_(load|store|add|add_held|replace|try_lock|unlock|load_double|store_double|mix)|memcpy|likely|unlikely"
     r"|if|for|while|switch|return|sizeof"
 )
 
@@ -117,6 +117,16 @@ CHOICES = {
         *DRAWS,
         mangled("view", "draw_column"),
         mangled("view", "load_of"),
+        *IN_FLIGHT,
+    },
+    PrequalPicker: {
+        mangled("prequal", "PrequalPicker", "choose_pooled"),
+        mangled("prequal", "PrequalPicker", "choose_plainly"),
+        mangled("prequal", "PrequalPicker", "judge"),
+        mangled("view", "draw_member"),
+        mangled("view", "draw_column"),
+        mangled("view", "load_of"),
+        *DRAWS,
         *IN_FLIGHT,
     },
     RoundRobinPicker: set(),

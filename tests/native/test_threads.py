@@ -10,11 +10,19 @@ from types import ModuleType
 
 import pytest
 
-from grpclb_core.native import LeastRequestPicker, P2cEwmaPicker, Picker, RandomPicker, RoundRobinPicker, View
+from grpclb_core.native import (
+    LeastRequestPicker,
+    P2cEwmaPicker,
+    Picker,
+    PrequalPicker,
+    RandomPicker,
+    RoundRobinPicker,
+    View,
+)
 from grpclb_core.types import Outcome
 from support.fleet import START, new_slots, only
 
-PICKERS = [P2cEwmaPicker, LeastRequestPicker, RoundRobinPicker, RandomPicker]
+PICKERS = [P2cEwmaPicker, PrequalPicker, LeastRequestPicker, RoundRobinPicker, RandomPicker]
 THREADS = 4
 
 

@@ -11,6 +11,7 @@ from grpclb_core.native import (
     LeastRequestPicker,
     P2cEwmaPicker,
     Picker,
+    PrequalPicker,
     RandomPicker,
     RoundRobinPicker,
     Slot,
@@ -32,7 +33,7 @@ from support.fleet import (
     only,
 )
 
-PICKERS = [P2cEwmaPicker, LeastRequestPicker, RoundRobinPicker, RandomPicker]
+PICKERS = [P2cEwmaPicker, PrequalPicker, LeastRequestPicker, RoundRobinPicker, RandomPicker]
 WEIGHTS = [None, [1.0, 2.0, 3.0, 4.0]]
 FAILURES = [Outcome.FAILURE, Outcome.TIMED_OUT, Outcome.UNAVAILABLE, Outcome.RATE_LIMITED]
 NO_SUCCESS = [outcome for outcome in Outcome if outcome is not Outcome.SUCCESS]

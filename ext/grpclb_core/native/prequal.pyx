@@ -33,6 +33,7 @@ from grpclb_core.native.slot cimport (
     SlotWords,
     failure_streak,
     in_flight,
+    is_on_trial,
     is_past,
     last_answer_ns,
 )
@@ -181,14 +182,19 @@ cdef class PrequalPicker(Picker):
         """Tell whether an endpoint that was drawn is to have a call though no report speaks for it.
 
         One that answers calls and never reports gets those for which it is drawn, its share; one that is new, or was
-        silent for long, gets one.
+        silent for long, or is on trial, gets one.
         """
         cdef int64_t reported_ns = load(&slot.reported_ns)
         cdef int64_t answered_ns = last_answer_ns(slot)
+        if is_on_trial(slot):
+            return in_flight(slot) == 0
         if reported_ns == 0 and answered_ns > 0:
             return True
-        return in_flight(slot) == 0 and is_past(
-            now_ns - max(reported_ns, answered_ns, self.built_ns), <uint64_t> self.explore_ns
+        # Each on its own, as one of the future says nothing: the clock stepped back.
+        return in_flight(slot) == 0 and not (
+            is_fresh(reported_ns, now_ns, self.explore_ns)
+            or is_fresh(answered_ns, now_ns, self.explore_ns)
+            or is_fresh(self.built_ns, now_ns, self.explore_ns)
         )
 
     cdef uint32_t choose_plainly(self, uint32_t first, int64_t now_ns) noexcept nogil:
@@ -229,7 +235,7 @@ cdef class PrequalPicker(Picker):
         if place < self.pooled:
             entry = &self.pool[place]
             chosen = entry.member
-            if entry.others > 0:
+            if entry.others > 0 or self.pool_size < self.view.count:
                 entry.uses -= 1
                 if entry.uses == 0:
                     self.remove(place)
@@ -335,10 +341,14 @@ cdef class PrequalPicker(Picker):
             self.hot_above = max(self.ordered[<uint32_t> ceil(self.q_rif * self.known) - 1], self.least_hot)
 
     cdef void remove(self, uint32_t place) noexcept nogil:
+        """Take an entry out; the others stay in the order in which they came, so that it tells who is oldest."""
         self.pooled -= 1
-        self.pool[place] = self.pool[self.pooled]
+        while place < self.pooled:
+            self.pool[place] = self.pool[place + 1]
+            place += 1
 
     cdef uint32_t oldest_entry(self) noexcept nogil:
+        """Return the place of the entry whose report is oldest; of several, the one that came first."""
         cdef uint32_t place, oldest = 0
         for place in range(1, self.pooled):
             if self.pool[place].time_ns < self.pool[oldest].time_ns:
@@ -358,7 +368,7 @@ cdef class PrequalPicker(Picker):
     # Failures
 
     cdef bint is_doubted(self, uint32_t member, int64_t now_ns) noexcept nogil:
-        """Tell whether calls failed there of late."""
+        """Tell whether calls failed there of late; whoever is on trial was doubted already, and is to prove itself."""
         cdef Doubt* doubt = &self.doubts[member]
         cdef int64_t failures = load(&self.view.members[member].slot.failures)
         cdef int64_t left_ns
@@ -366,7 +376,7 @@ cdef class PrequalPicker(Picker):
             self.judge(member, failures, now_ns)
         left_ns = load(&doubt.until_ns) - now_ns
         # More than it can be: the clock was set back.
-        return 0 < left_ns <= <int64_t> (self.aversion_ns * MOST_STREAK)
+        return 0 < left_ns <= <int64_t> (self.aversion_ns * MOST_STREAK) and not is_on_trial(self.view.members[member].slot)
 
     cdef void judge(self, uint32_t member, int64_t failures, int64_t now_ns) noexcept nogil:
         """Leave an endpoint aside for a while: for the less, the more calls it answered since the failure before."""
@@ -398,9 +408,11 @@ cdef inline bint is_better(const Entry* one, bint one_is_hot, const Entry* other
     """Tell whether one entry goes before another: cold before hot, then by latency or by calls in flight."""
     if one_is_hot != other_is_hot:
         return other_is_hot
-    if one_is_hot or one.latency_ns == other.latency_ns:
+    if one_is_hot and one.in_flight != other.in_flight:
         return one.in_flight < other.in_flight
-    return one.latency_ns < other.latency_ns
+    if one.latency_ns != other.latency_ns:
+        return one.latency_ns < other.latency_ns
+    return one.in_flight < other.in_flight
 
 
 cdef inline bint is_fresh(int64_t time_ns, int64_t now_ns, int64_t max_age_ns) noexcept nogil:
@@ -410,7 +422,7 @@ cdef inline bint is_fresh(int64_t time_ns, int64_t now_ns, int64_t max_age_ns) n
 
 cdef inline bint has_its_call(const SlotWords* slot) noexcept nogil:
     """Tell whether an endpoint whose last call failed, or that is on trial, has one under way: it gets no other one."""
-    return load(&slot.alive_ns) <= 0 and in_flight(slot) > 0 and (load(&slot.alive_ns) < 0 or load(&slot.streak) > 0)
+    return in_flight(slot) > 0 and (is_on_trial(slot) or failure_streak(slot) > 0)
 
 
 cdef inline int64_t successes(const SlotWords* slot) noexcept nogil:
