@@ -249,8 +249,8 @@ class SlowStartConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """How a server that just came up gets its share little by little; the names and defaults are Envoy's."""
 
     window_s: Seconds = 0.0
-    """Time until it has its full share; 0 gives it that at once. Only one that is slow for a while after its start needs
-    more than the one call at a time that p2c_ewma gives it until its first answer, and its latency after that."""
+    """Time until it has its full share; 0 gives it that at once. Only one that is slow for a while after its start
+    needs more than the one call at a time that p2c_ewma gives it at first, and its latency after that."""
     aggression: Positive = 1.0
     """1 adds to the share evenly; above, sooner; below, later."""
     least_part: Fraction = 0.1

@@ -13,11 +13,11 @@ import grpc
 import pytest
 
 from grpclb_core import outliers as module
+from grpclb_core.balancer.outliers import Outliers
+from grpclb_core.balancer.selection import is_plain, select
 from grpclb_core.config import Config, OutlierConfig, OutlierDetection, SuccessRateEjection, parse_config
 from grpclb_core.endpoints import Connection, EndpointSet, Member
 from grpclb_core.errors import ConfigError
-from grpclb_core.outliers import Outliers
-from grpclb_core.selection import is_plain, select
 from grpclb_core.types import Address, Endpoint, Health, Outcome, Resolution, Verdict
 from support.fleet import MILLISECOND, answer
 from support.servers import eventually

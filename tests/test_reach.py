@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
+from grpclb_core.balancer.reach import stage_of, stages
 from grpclb_core.endpoints import Connection, Member, State
 from grpclb_core.endpoints.first import Stage
 from grpclb_core.native import Slot
-from grpclb_core.reach import stage_of, stages
 from grpclb_core.types import Address, Endpoint
 
 

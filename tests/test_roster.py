@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from grpclb_core.balancer.roster import LEAST_WEIGHT, MOST_WEIGHT, Line, name_of, roster_of
+from grpclb_core.balancer.selection import is_plain, select
 from grpclb_core.config import Config
 from grpclb_core.endpoints import EndpointSet, State
-from grpclb_core.roster import LEAST_WEIGHT, MOST_WEIGHT, Line, name_of, roster_of
-from grpclb_core.selection import is_plain, select
 from grpclb_core.types import Address, Endpoint, Health, Locality, Resolution
 
 EAST, WEST = Locality("eu", "east"), Locality("eu", "west")

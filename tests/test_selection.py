@@ -7,9 +7,9 @@ from typing import Any, cast
 import grpc
 import pytest
 
+from grpclb_core.balancer.selection import is_plain, select, view_of
 from grpclb_core.config import Config, parse_config
 from grpclb_core.endpoints import Connection, EndpointSet, Member
-from grpclb_core.selection import is_plain, select, view_of
 from grpclb_core.types import Address, Endpoint, Health, Locality, Resolution, Verdict
 
 READY, CONNECTING, FAILING = (

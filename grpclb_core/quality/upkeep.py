@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..balancer import WARMING_STEPS
+from ..balancer.probing import IDLE_S, Turns
 from ..native import Slot
 from ..policies import TakesReports, rebuild_s, takes_reports, wants_probes, wants_report
-from ..probing import IDLE_S, Turns
 from ..types import IN_FLIGHT_METRIC, LATENCY_METRIC
 from .agenda import Agenda
 from .client import Client
@@ -77,7 +77,7 @@ class Upkeep:
             self._take(client, slot, server, self._reported)
 
     def _take(self, client: Client, slot: Slot, server: Server, policy: TakesReports) -> None:
-        """Take in a report, as `grpclb_core.load` does."""
+        """Take in a report, as `grpclb_core.balancer.load` does."""
         if server.reporter is None:
             return
         report, now_ns = server.reporter.report(), self._read_clock()

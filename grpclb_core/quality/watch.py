@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+from ..balancer.outliers import SWEEP_S, TRIAL_POLL_S
 from ..config import Config
 from ..health import Standing, choose
 from ..health.outlier import EMPTY, Change, Seen, sweep
 from ..native import Slot
-from ..outliers import SWEEP_S, TRIAL_POLL_S
 from ..types import Address
 from .service import NS_PER_S
 

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 import grpclb_core as lb
-from grpclb_core.upkeep import POLL_S
+from grpclb_core.balancer.upkeep import POLL_S
 from support.dns import FaultyDns
 from support.servers import (
     CHANNEL_OPTIONS,

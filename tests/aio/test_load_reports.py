@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 import grpclb_core as lb
-from grpclb_core.load import LoadReports
+from grpclb_core.balancer.load import LoadReports
 from grpclb_core.native import Picker, RoundRobinPicker, Slot, StridePicker, Ticket, View, now_ns
 from grpclb_core.reports import OWN_KEY, STANDARD_KEY, encode_report
 from grpclb_core.server import LoadInterceptor, LoadRecorder, add_load_service

@@ -1,4 +1,4 @@
-"""What is to be reached, on the scenarios that take a second or less; the others are for `grpclb bench quality --check`.
+"""What is to be reached, on the scenarios that take a second; the others are for `grpclb bench quality --check`.
 
 Seeds are fixed, so that each of these passes always or never.
 """

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 
-from .config import Config
-from .endpoints import EndpointSet, Member, State
-from .health import Standing, standing
-from .health.outlier import EMPTY, SLICES, Change, Event, Seen, sweep
-from .native import Slot
-from .types import Address
+from ..config import Config
+from ..endpoints import EndpointSet, Member, State
+from ..health import Standing, standing
+from ..health.outlier import EMPTY, SLICES, Change, Event, Seen, sweep
+from ..native import Slot
+from ..types import Address
 
 SWEEP_S = 0.1
 """How often the counters are read. So long an endpoint that fails may go unnoticed: ten failures, at a hundred calls a

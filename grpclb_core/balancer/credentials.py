@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import grpc
 
-from .errors import IdentityError
-from .identity import ReloadingCredentials, TlsMaterial, verify_identity
-from .types import Address
+from ..errors import IdentityError
+from ..identity import ReloadingCredentials, TlsMaterial, verify_identity
+from ..types import Address
 from .upkeep import Verify
 
 logger = logging.getLogger("grpclb_core")

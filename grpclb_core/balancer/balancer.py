@@ -19,25 +19,25 @@ import anyio.abc
 import grpc
 import grpc.aio
 
-from .config import Config, parse_config
+from ..config import Config, parse_config
+from ..endpoints import Dialer, Member, State
+from ..endpoints.dial import ChannelOption
+from ..errors import ConfigError, ResolutionError, WrongEventLoopError
+from ..identity import ReloadingCredentials
+from ..native import CurrentPicker, MultiCallable, Picker, RandomPicker, Slot, Ticket, View, now_ns
+from ..observe import BalancerSnapshot, EndpointSnapshot
+from ..policies import P2cEwma, Policy, goes_by_name, rebuild_s, takes_reports
+from ..resolve import Resolver, parse_target, resolver_for
+from ..resolve.static import EndpointLike, StaticResolver
+from ..service_config import ServiceConfigs
+from ..types import Resolution
 from .credentials import identity_of
-from .endpoints import Dialer, Member, State
-from .endpoints.dial import ChannelOption
-from .errors import ConfigError, ResolutionError, WrongEventLoopError
-from .identity import ReloadingCredentials
 from .load import LoadReports
-from .native import CurrentPicker, MultiCallable, Picker, RandomPicker, Slot, Ticket, View, now_ns
-from .observe import BalancerSnapshot, EndpointSnapshot
 from .outliers import Outliers
-from .policies import P2cEwma, Policy, goes_by_name, rebuild_s, takes_reports
 from .probing import Probing
 from .reach import Reach
-from .resolve import Resolver, parse_target, resolver_for
-from .resolve.static import EndpointLike, StaticResolver
 from .roster import roster_of
 from .selection import Selection, is_plain, select, view_of
-from .service_config import ServiceConfigs
-from .types import Resolution
 from .upkeep import Upkeep
 
 Connectivity = grpc.ChannelConnectivity

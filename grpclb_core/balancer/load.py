@@ -13,10 +13,10 @@ from typing import Protocol
 
 import grpc.aio
 
-from .native import CurrentPicker, Slot, now_ns
-from .policies import Policy, takes_reports, wants_report
-from .reports import OWN_KEY, read_report, watch_load
-from .types import IN_FLIGHT_METRIC, LATENCY_METRIC, LoadReport
+from ..native import CurrentPicker, Slot, now_ns
+from ..policies import Policy, takes_reports, wants_report
+from ..reports import OWN_KEY, read_report, watch_load
+from ..types import IN_FLIGHT_METRIC, LATENCY_METRIC, LoadReport
 
 logger = logging.getLogger("grpclb_core")
 

@@ -17,10 +17,10 @@ import anyio
 import anyio.abc
 import grpc.aio
 
-from .native import CurrentPicker, Picker, PrequalPicker, Slot, now_ns
-from .policies import Policy, WantsProbes, wants_probes
-from .reports import probe_load
-from .types import LoadReport
+from ..native import CurrentPicker, Picker, PrequalPicker, Slot, now_ns
+from ..policies import Policy, WantsProbes, wants_probes
+from ..reports import probe_load
+from ..types import LoadReport
 
 TICK_S = 0.05
 """How often it is looked whom to ask while there are calls; as connections are."""

@@ -15,12 +15,12 @@ import anyio.abc
 import grpc
 import grpc.aio
 
-from .config import Config
-from .endpoints import Connection, Dialer, EndpointSet, Member, State, is_too_long
-from .errors import IdentityError
-from .health import watch_health
-from .native import Slot, now_ns
-from .types import Address, Endpoint, Verdict
+from ..config import Config
+from ..endpoints import Connection, Dialer, EndpointSet, Member, State, is_too_long
+from ..errors import IdentityError
+from ..health import watch_health
+from ..native import Slot, now_ns
+from ..types import Address, Endpoint, Verdict
 
 # How often the states of connections are read. A call looks at the state of its own endpoint before it starts, so this
 # decides only how soon a connection that broke unused is made again, and one that came up is taken into use.

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 
 import anyio
 
-from .config import Config
-from .endpoints import Member, State, Subset
-from .endpoints.first import Race, Stage, advanced, in_order, replaced
-from .policies import Policy, connects_to_one
-from .types import Address, Endpoint
+from ..config import Config
+from ..endpoints import Member, State, Subset
+from ..endpoints.first import Race, Stage, advanced, in_order, replaced
+from ..policies import Policy, connects_to_one
+from ..types import Address, Endpoint
 from .upkeep import Upkeep
 
 

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from .endpoints import EndpointSet, Member
+from ..endpoints import EndpointSet, Member
+from ..types import Endpoint
 from .selection import Selection
-from .types import Endpoint
 
 Line: TypeAlias = tuple[str, float, int]
 """A name, its weight, and its place in the view; -1 for none."""

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .config import Config
-from .endpoints import Candidate, EndpointSet, Member, State, balanced_weights, ramps
-from .health import Standing, choose, standing
-from .native import Slot, View
-from .types import Health, Resolution, Verdict
+from ..config import Config
+from ..endpoints import Candidate, EndpointSet, Member, State, balanced_weights, ramps
+from ..health import Standing, choose, standing
+from ..native import Slot, View
+from ..types import Health, Resolution, Verdict
 
 LEAST_WEIGHT = 1e-9
 """Of the largest. What gets less than one call in a billion may as well get that."""
