@@ -414,6 +414,14 @@ class TestBadArguments:
         slots.clear()
         assert len(view) == len(view.slots) == 2
 
+    @pytest.mark.parametrize("picker", PICKERS)
+    def test_one_that_was_never_made(self, picker: type[Picker]) -> None:
+        unmade = picker.__new__(picker)
+        assert len(unmade) == 0
+        for pick in (unmade.pick, unmade.pick_stream, lambda: unmade.pick_at(1)):
+            with pytest.raises(ValueError, match="never made"):
+                pick()
+
     @pytest.mark.parametrize("decay_s", [0, 0.0, -1, math.nan])
     @pytest.mark.parametrize("picker", PICKERS)
     def test_decay_times_that_are_none(self, picker: type[Picker], decay_s: float) -> None:

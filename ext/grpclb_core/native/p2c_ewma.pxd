@@ -11,6 +11,7 @@ from grpclb_core.native.view cimport Member
 cdef class P2cEwmaPicker(Picker):
     cdef bint is_bare  # no rule is on, so that no choice need look for one
     cdef bint has_floor
+    cdef bint has_probes
     cdef double age_factor
     cdef double stream_weight
     cdef double widen_factor

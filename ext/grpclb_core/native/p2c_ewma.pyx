@@ -17,7 +17,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 
 from grpclb_core.native.atomics cimport load, load_double, replace, store, store_double
-from grpclb_core.native.draws cimport below, draw, draw_pair, draws_since
+from grpclb_core.native.draws cimport below, draw, draw_pair, draws_since, mix
 from grpclb_core.native.ewma cimport MOST_HALVINGS, faded, halved
 from grpclb_core.native.slot cimport (
     COUNT_BITS,
@@ -42,14 +42,14 @@ cdef double UNANSWERED_NS = 140737488355328.0
 cdef double LEAST_NS = 1e-290
 
 cdef enum:
-    # A survey costs about a microsecond; once in 10 ms that is nothing, and a fleet changes no faster than that.
+    # A survey costs two to four microseconds; once in 10 ms that is next to nothing, and a fleet changes no faster.
     SURVEY_NS = 10_000_000
     # The quartile of 64 draws is within a ninth of the fleet's own ranks, 95 times of 100.
     SURVEYED = 64
     # The share of all picks that may go to probes: one of 200, as a hundredth would show in the 99th percentile. Where
-    # calls are rare, a probe is due in time all the same, but no more than one of 6 picks is.
+    # calls are rare, a probe is due in time all the same, but no more than one of 5 picks is.
     PICKS_BETWEEN_PROBES = 200
-    FEWEST_PICKS_BETWEEN_PROBES = 6
+    FEWEST_PICKS_BETWEEN_PROBES = 5
     # An endpoint whose last call failed would cost a caller an error, so it waits for its turn longer.
     PICKS_BETWEEN_FAILURES = 256
     # It waits that many times as long for each failure in a row, up to
@@ -62,8 +62,12 @@ cdef enum:
     # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8
 
-# 73 years, and there is room for the longest patience above it.
-cdef double NEVER_NS = 2.3e18
+# 19 years, and there is room for LONGEST_WAIT and the longest patience above it.
+cdef double MOST_PROBE_NS = 6e17
+
+# An estimate below that many times what is typical is taken as it faded, without a look at the floor: if it fades to
+# nothing, that brings its endpoint one call, and is over.
+cdef double FLOOR_MATTERS = 2.0
 
 # An endpoint is probed when it takes that many times what is typical: one that is closer gets calls without it.
 cdef double WORTH_A_PROBE = 2.0
@@ -102,11 +106,12 @@ cdef class P2cEwmaPicker(Picker):
         self.learning.unavailable_ns = unavailable_s * 1e9
         self.learning.rate_limited_ns = rate_limited_s * 1e9
         self.learning.most_hint_ns = pushback_s * 1e9
-        self.probe_ns = <int64_t> min(probe_s * 1e9, NEVER_NS) if probe_s > 0 else <int64_t> NEVER_NS
-        if probe_s > 0:
+        self.has_probes = probe_s > 0
+        self.probe_ns = max(<int64_t> min(probe_s * 1e9, MOST_PROBE_NS), 1)
+        if self.has_probes:
             self.learning.stale_ns = <uint64_t> self.probe_ns
         self.age_factor = age_factor if age_factor > 0 else INFINITY
-        self.peak_cap = peak_cap if peak_cap > 0 else INFINITY
+        self.peak_cap = max(peak_cap, 1.0) if peak_cap > 0 else INFINITY  # below 1 nobody could be what is typical
         self.widen_factor = widen_factor if widen_factor > 0 else INFINITY
         self.has_floor = floor
         self.stream_weight = stream_weight
@@ -116,6 +121,7 @@ cdef class P2cEwmaPicker(Picker):
         store(&self.surveyed_ns, INT64_MIN)
         store(&self.probed_ns, INT64_MIN)
         store(&self.probed_state, load(&self.state))
+        store(&self.place, <int64_t> (mix(<uint64_t> load(&self.state)) % self.view.count))
         # While nothing is known, one with a call in flight that nobody has answered yet is worth more draws.
         store_double(&self.bad_ns, 0.5 * UNANSWERED_NS if widen_factor > 0 else INFINITY)
         store_double(&self.care_ns, INFINITY)
@@ -208,10 +214,11 @@ cdef class P2cEwmaPicker(Picker):
         return max(typical_ns, projected_ns(member.slot, now_ns, self.learning.rate))
 
     cdef uint32_t widen(self, uint32_t best, double least_cost, int64_t now_ns) noexcept nogil:
-        """Look for one that is better than two bad draws: among all of a small set, or until the first that is not bad."""
+        """Look for one that is better than a bad one: among all of a small set, or until the first that is not bad."""
         cdef const Member* members = self.view.members
         cdef uint32_t count = self.view.count
-        cdef bint is_small = count <= MOST_EXTRA_DRAWS
+        # By weight they are drawn all the same: what is there for one call of a hundred is no way out for all of them.
+        cdef bint is_small = count <= MOST_EXTRA_DRAWS and self.view.columns == NULL
         cdef uint32_t start = below(&self.state, count, <uint32_t> (draw(&self.state) >> 32))
         cdef uint32_t turn, candidate
         cdef double cost, latency_ns = 0
@@ -249,6 +256,9 @@ cdef class P2cEwmaPicker(Picker):
         cdef double typical_ns
         if not replace(&self.surveyed_ns, surveyed_ns, now_ns):
             return count  # another thread is at it
+        if surveyed_ns == INT64_MIN:
+            # Nobody knows when the picker before this one had its last probe; any moment is as likely as another.
+            store(&self.probed_ns, now_ns - <int64_t> (draw(&self.state) % <uint64_t> self.probe_ns))
         typical_ns = load_double(&self.learning.typical_ns)  # of the survey before; probes can wait for one
         for turn in range(size):
             # Evenly spread, as neighbours may be alike; one further each time, so that everyone's turn comes.
@@ -274,13 +284,14 @@ cdef class P2cEwmaPicker(Picker):
         store_double(&self.learning.typical_ns, typical_ns)
         store_double(&self.least_ns, least_ns)
         store_double(&self.bad_ns, self.widen_factor * typical_ns)
-        store_double(&self.care_ns, min(self.widen_factor, WORTH_A_PROBE if self.has_floor else INFINITY) * typical_ns)
+        store_double(&self.care_ns, min(self.widen_factor, FLOOR_MATTERS if self.has_floor else INFINITY) * typical_ns)
         store_double(&self.learning.cap_ns, self.peak_cap * typical_ns)
 
     cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil:
         """Tell whether nothing was heard for long of an endpoint that gets no calls because it is slow."""
         return (
-            heard_ns(slot) > 0
+            self.has_probes
+            and heard_ns(slot) > 0
             and is_past(now_ns - heard_ns(slot), <uint64_t> (self.probe_ns * patience(slot)))
             and timed_in_flight(slot) == 0
             and projected_ns(slot, now_ns, self.learning.rate) > WORTH_A_PROBE * typical_ns
@@ -288,20 +299,21 @@ cdef class P2cEwmaPicker(Picker):
 
     cdef bint may_probe(self, const SlotWords* slot, int64_t now_ns) noexcept nogil:
         """Tell whether so many picks went elsewhere since the last probe that one may go to a slow endpoint."""
-        cdef uint64_t picks = draws_since(load(&self.probed_state), &self.state)
+        # About as many as numbers were drawn: by weight each pick draws two.
+        cdef uint64_t picks = draws_since(load(&self.probed_state), &self.state) // (1 if self.view.columns == NULL else 2)
         cdef uint64_t failures = lasting_failures(slot)
         cdef int64_t left_alone_ns = now_ns - heard_ns(slot)
         if load(&slot.passed) > 0:
             return True  # it is on its way back
+        # A probe that was cancelled leaves its endpoint as long unheard of as it was.
+        if picks < PICKS_BETWEEN_PROBES and <uint64_t> now_ns - <uint64_t> load(&self.probed_ns) < <uint64_t> self.probe_ns:
+            return False
         if failures > 0:
             return picks >= PICKS_BETWEEN_FAILURES * failures or is_past(left_alone_ns, FAILURE_WAIT_NS * failures)
         return (
             picks >= PICKS_BETWEEN_PROBES
             or is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns * patience(slot)))
-            or (
-                picks >= <uint64_t> (FEWEST_PICKS_BETWEEN_PROBES * patience(slot))
-                and <uint64_t> now_ns - <uint64_t> load(&self.probed_ns) >= <uint64_t> self.probe_ns
-            )
+            or picks >= <uint64_t> (FEWEST_PICKS_BETWEEN_PROBES * patience(slot))
         )
 
 

@@ -54,7 +54,7 @@ cdef class Picker(Issuer):
         store(&self.state, int.from_bytes(entropy, "little", signed=True))
 
     def __len__(self) -> int:
-        return self.view.count
+        return 0 if self.view is None else self.view.count
 
     def reported(self, Slot slot not None) -> None:
         """Take note that a load report came into a slot."""
@@ -76,6 +76,8 @@ cdef class Picker(Issuer):
         return self.take_for(metadata, now_ns, stream)
 
     cdef Ticket take(self, int64_t now_ns, bint stream):
+        if self.view is None:
+            raise ValueError("the picker was never made: call Picker.__init__ with its view")
         cdef uint32_t index = self.choose(now_ns)
         cdef SlotWords* slot = self.view.members[index].slot
         if is_on_trial(slot):

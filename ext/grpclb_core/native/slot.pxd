@@ -34,13 +34,16 @@ cdef extern from *:
     /* A server with ten times the latency, exponentially spread, answers within what is typical (a peak, so four or five
      * times the mean) once in three times; three in a row, once in thirty. */
     #define GRPCLB_PROBES_TO_PASS 3
-    /* Each probe that finds a server as slow as before makes the wait for the next one longer, up to this many times. */
+    /* Each probe that finds a server slower than what is typical makes the wait for the next one longer, up to this many times. */
     #define GRPCLB_MOST_FAILED_PROBES 2
     /* 1 ms, a thousand times the time between two readings of a call, and nothing to what it is added to. */
     #define GRPCLB_CLOCK_SLACK_NS 1000000
+    /* In what is typical. Two calls in flight on everybody else, and the one that fails is still dearer by far. */
+    #define GRPCLB_LEAST_PENALTY 10.0
     """
     const int64_t ALIVE_NS "GRPCLB_ALIVE_NS"
     const int64_t CLOCK_SLACK_NS "GRPCLB_CLOCK_SLACK_NS"
+    const double LEAST_PENALTY "GRPCLB_LEAST_PENALTY"
     enum:
         MOST_FAILED_PROBES "GRPCLB_MOST_FAILED_PROBES"
         PROBES_TO_PASS "GRPCLB_PROBES_TO_PASS"
@@ -75,7 +78,8 @@ cdef struct SlotWords:
     word reported_in_flight
     word reported_latency_ns  # what calls took there at that many in flight; a double
     word ignored_reports  # reports that could not be believed
-    word passed  # answers in a row to probes, good ones or, below 0, bad ones (after_probe)
+    # What is known of it beside that
+    word passed  # answers in a row of a newcomer, or to probes: good ones or, below 0, bad ones (after_probe)
 
 
 cdef struct Learning:
@@ -83,7 +87,7 @@ cdef struct Learning:
     double rate  # halvings per ns of the latency estimate
     word cap_ns  # the most that one answer may raise the estimate to; a double, infinite where nothing is known
     word typical_ns  # what an answer takes in this fleet; a double, 0 while nothing is known
-    uint64_t stale_ns  # an estimate that no answer came to for so long is no longer mixed with new ones (after_probe)
+    uint64_t stale_ns  # an estimate that no answer came to for so long is changed by probes alone (after_probe)
     double failure_ns  # a failed call counts as one that took so long; 0 to take it for what it took
     double unavailable_ns
     double rate_limited_ns
@@ -289,15 +293,23 @@ cdef inline bint is_failure(int outcome) noexcept nogil:
 
 
 cdef inline double penalty_ns(int outcome, const Learning* learning) noexcept nogil:
-    """Return how long a failed call is taken to have lasted: else a server that fails at once looks like a fast one."""
+    """Return how long a failed call is taken to have lasted: else a server that fails at once looks like a fast one.
+
+    Never less than several times what is typical, as there are services that take seconds.
+    """
+    cdef double penalty = learning.failure_ns
     if outcome == UNAVAILABLE:
-        return learning.unavailable_ns
-    return learning.rate_limited_ns if outcome == RATE_LIMITED else learning.failure_ns
+        penalty = learning.unavailable_ns
+    elif outcome == RATE_LIMITED:
+        penalty = learning.rate_limited_ns
+    return max(penalty, LEAST_PENALTY * load_double(&learning.typical_ns)) if penalty > 0 else 0.0
 
 
 cdef inline void count_failure(SlotWords* slot, int outcome, int64_t now_ns, bint stream) noexcept nogil:
     cdef int64_t alive = load(&slot.alive_ns)
     store(&slot.streak, 1 if alive > 0 else load(&slot.streak) + 1)
+    if load(&slot.passed) > 0:
+        store(&slot.passed, 0)  # it is not on its way back, or no longer about to be known
     store(&slot.answered_ns, last_answer_ns(slot) if outcome == TIMED_OUT else now_ns)
     if alive > 0:  # who is on trial stays so
         store(&slot.alive_ns, 0)
@@ -325,6 +337,10 @@ cdef inline void close_call(
     if outcome == SUCCESS:
         if not stream:
             observe_answer(slot, <double> elapsed_ns, now_ns, learning)
+        elif load(&slot.stamp_ns) < 0 and load(&slot.alive_ns) <= 0:
+            # Streams are not timed, so that nothing else would end what a failure left with an endpoint of streams alone.
+            store_double(&slot.latency_ns, 0.0)
+            store(&slot.stamp_ns, 0)
         store(&slot.alive_ns, now_ns if now_ns > 0 else 1)
         count(&slot.successes, &slot.successes_free, 1, held)
         return
