@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -16,7 +16,13 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 PositiveCount = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]  # uint32, where it stands for a field of protobuf
+WireSeconds = Annotated[float, msgspec.Meta(gt=0, le=2_147_483)]
+"""C-core takes it in milliseconds, in 32 bits: 24 days at most."""
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+
+
+ChannelOption: TypeAlias = tuple[str, object]
+"""The name and the value of an option of gRPC's channels."""
 
 
 class DnsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -211,16 +217,16 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class ConnectionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every connection to an endpoint is opened with, and how it is left."""
 
-    keepalive_time_s: PositiveSeconds = 30.0
+    keepalive_time_s: WireSeconds = 30.0
     """Ping a silent connection after this long. gRPC leaves keepalive off, so a host that vanished is not noticed."""
-    keepalive_timeout_s: PositiveSeconds = 10.0
+    keepalive_timeout_s: WireSeconds = 10.0
     """A ping unanswered for this long ends the connection."""
-    initial_backoff_s: PositiveSeconds = 0.25
+    initial_backoff_s: WireSeconds = 0.25
     """Wait before the second attempt to connect; it grows 1.6-fold with each further one (gRPC connection backoff)."""
-    max_backoff_s: PositiveSeconds = 1.5
+    max_backoff_s: WireSeconds = 1.5
     """Ceiling of that wait. gRPC's own 120 s would keep a restarted server idle for minutes; with its jitter of a fifth
     this has one back within two seconds, and the other endpoints serve meanwhile."""
-    connect_timeout_s: PositiveSeconds = 5.0
+    connect_timeout_s: WireSeconds = 5.0
     """Longest time one attempt to connect may take. Within it TCP asks three times (RFC 6298: after 0, 1 and 3 s), so a
     host that comes back is found two seconds later at most; C-core's own 20 s would sit out the pauses that follow."""
     silence_s: PositiveSeconds = 2.0
@@ -347,8 +353,9 @@ class OutlierConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Calls in the window without which nobody is ejected for their success ratio. With linkerd's 5, an endpoint that
     fails a tenth of its calls as all others do is taken for an outlier in 8 % of windows, with 20 in 1 %. One that
     fails all its calls is found by `consecutive_failures` long before."""
-    window_s: PositiveSeconds = 10.0
-    """The time over which that share is taken (linkerd's default, and the interval of A50)."""
+    window_s: Annotated[float, msgspec.Meta(ge=0.1)] = 10.0
+    """The time over which that share is taken (linkerd's default, and the interval of A50). As long as one sweep is the
+    least that can tell one window from the next."""
     connection_failures: Count = 5
     """After so many connections that failed or broke without a call answered in between, an endpoint begins on trial
     (finagle's failure accrual takes as many failures in a row)."""

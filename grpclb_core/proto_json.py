@@ -1,9 +1,9 @@
 """Protobuf messages as JSON has them (https://protobuf.dev/programming-guides/json), read into structs of our own.
 
 A struct stands for a message: its field `choice_count` is `choiceCount` in JSON, and one that ends in `_s` is a
-duration, so that `decay_s` is `decay` and 0.5 is `"0.5s"`. Types and constraints of the struct are the rules. As gRPC
-has it (gRFC A21), a field that nobody knows is left aside, and any other fault refuses the whole; all faults are told
-together.
+duration, unless that is `_per_s`, so that `decay_s` is `decay` and 0.5 is `"0.5s"`. Types and constraints of the struct
+are the rules. As gRPC has it (gRFC A21), a field that nobody knows is left aside, and any other fault refuses the
+whole; all faults are told together.
 """
 
 from __future__ import annotations
@@ -93,7 +93,11 @@ def read_message(kind: type[StructT], raw: object, path: str, notes: Notes) -> S
 
 
 def write_message(message: msgspec.Struct) -> dict[str, object]:
-    """Make the JSON object of a struct, without what is the default anyway; `read_message` makes the same struct."""
+    """Make the JSON object of a struct, without what is the default anyway; `read_message` makes the same struct.
+
+    Raises:
+        ConfigError: naming a field whose value JSON has no way to write.
+    """
     written: dict[str, object] = {}
     hidden = getattr(message, "not_in_json", ())
     for field in msgspec.structs.fields(message):
@@ -109,7 +113,12 @@ def write_message(message: msgspec.Struct) -> dict[str, object]:
                 write_message(item) if isinstance(item, msgspec.Struct) else msgspec.to_builtins(item) for item in value
             ]
         elif _is_duration(field.name) and isinstance(value, (int, float)):
-            written[json_name(field.name)] = duration(value)
+            try:
+                written[json_name(field.name)] = duration(value)
+            except ConfigError as error:
+                raise ConfigError([f"{field.name}: {problem}" for problem in error.problems]) from None
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{field.name}: {value} cannot be written as JSON; use a finite number")
         else:
             written[json_name(field.name)] = msgspec.to_builtins(value)
     return written
@@ -128,13 +137,19 @@ def duration_s(raw: object) -> float:
         ValueError: it is none, with the rule.
     """
     found = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
-    if found is None or raw is None or int(found[1]) > LONGEST_S:
+    if found is None or int(found[1]) > LONGEST_S:
         raise ValueError(f'{shown(raw)} is no duration; write seconds in quotes, as in "0.5s"')
-    return float(str(raw)[:-1])
+    return min(float(found[0][:-1]), float(LONGEST_S))  # C-core takes a part of a second beyond it too
 
 
 def duration(seconds: float) -> str:
-    """Write a duration, to the nanosecond."""
+    """Write a duration, to the nanosecond.
+
+    Raises:
+        ConfigError: there is none that is as short, or as long.
+    """
+    if not (seconds == 0 or 0.5e-9 < seconds <= LONGEST_S):
+        raise ConfigError(f"{seconds} s cannot be written as a duration; use 0, or 1e-9 to {LONGEST_S}")
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -157,7 +172,7 @@ def _cut(path: str) -> str:
 
 
 def _is_duration(field: str) -> bool:
-    return field.endswith("_s")
+    return field.endswith("_s") and not field.endswith("_per_s")  # that one is a rate
 
 
 class _Field(NamedTuple):

@@ -106,3 +106,12 @@ def test_a_missing_option_is_a_fault_like_any_other() -> None:
 
 def test_any_struct_can_be_parsed() -> None:
     assert parse_struct(Outer, {"inner": {"size": 3}}, "policy") == Outer(inner=Inner(size=3))
+
+
+@pytest.mark.parametrize(
+    "option", ["keepalive_time_s", "keepalive_timeout_s", "initial_backoff_s", "max_backoff_s", "connect_timeout_s"]
+)
+@pytest.mark.parametrize("seconds", [math.inf, 1e7, 2**31 / 1000])
+def test_seconds_that_the_core_cannot_take(option: str, seconds: float) -> None:
+    (problem,) = problems_of({"connection": {option: seconds}})
+    assert problem.startswith(f"config.connection.{option}: ")

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import grpc
 import pytest
 
-from grpclb_core import outliers as module
+from grpclb_core.balancer import outliers as module
 from grpclb_core.balancer.outliers import Outliers
 from grpclb_core.balancer.selection import is_plain, select
 from grpclb_core.config import Config, OutlierConfig, OutlierDetection, SuccessRateEjection, parse_config
@@ -169,6 +169,48 @@ def test_one_that_left_while_it_was_out_or_on_trial_is_in_when_it_returns() -> N
         world.sweep()
         member = world.member("a")
         assert (member.is_ejected, member.outlier_reason, member.slot.is_on_trial) == (False, None, False)
+
+
+def test_what_was_found_is_forgotten_as_it_leaves_though_nobody_looks_again() -> None:
+    world = World()
+    world.fail("a")
+    world.sweep()
+    bad, left = world.member("a"), world.listed.pop(0)
+    world.update()
+    assert (bad.is_ejected, bad.outlier_reason) == (False, None)
+    world.listed.append(left)
+    world.update()
+    assert world.member("a") is bad
+    assert world.selected == "bcda"
+
+
+def test_a_trial_ends_with_the_rules_though_its_endpoint_left_before() -> None:
+    world = World()
+    world.fail("a")
+    world.sweep()
+    world.sweep(1.1)
+    slot = world.member("a").slot
+    assert slot.is_on_trial
+    world.listed.pop(0)
+    world.update()
+    world.sweep()
+    assert not slot.is_on_trial
+
+
+def test_a_connection_that_answers_speaks_for_its_endpoint() -> None:
+    world = World(3, connections=2)
+    bad, good = world.members("a")
+    for _ in range(10):
+        answer(bad.slot, MILLISECOND, outcome=Outcome.FAILURE)
+        for _ in range(99):
+            answer(good.slot, MILLISECOND)
+    world.sweep()
+    assert not bad.is_ejected
+    world.channels[Address("10.0.0.1", 1), 1].state = FAILING  # the good one; now there is only the other
+    world.poll()
+    answer(bad.slot, MILLISECOND, outcome=Outcome.FAILURE)
+    world.sweep()
+    assert bad.is_ejected
 
 
 def test_a_trial_for_another_reason_is_left_to_whoever_began_it() -> None:
@@ -355,6 +397,7 @@ class TestOptions:
             ({"first_pause_s": 61}, "", "first_pause_s 61.0 is above max_pause_s 60.0; lower it"),
             ({"first_pause_s": math.inf}, "", "first_pause_s inf is above max_pause_s 60.0"),
             ({"window_s": 0}, ".window_s", "0 is not usable"),
+            ({"window_s": 1e-308}, ".window_s", "1e-308 is not usable"),
             ({"jitter": 1.1}, ".jitter", "1.1 is not usable"),
             ({"success_ratio": 80}, ".success_ratio", "80 is not usable"),
             ({"success_ratio": math.nan}, ".success_ratio", "nan is not usable"),

@@ -70,6 +70,7 @@ def test_names(field: str, name: str) -> None:
         ("0.000000001s", 1e-9),
         ("007s", 7.0),
         (f"{LONGEST_S}s", float(LONGEST_S)),
+        (f"{LONGEST_S}.9s", float(LONGEST_S)),
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
@@ -91,6 +92,26 @@ def test_what_is_no_duration(raw: object) -> None:
 @given(st.integers(0, LONGEST_S * 1000))
 def test_a_duration_is_read_as_it_was_written(milliseconds: int) -> None:
     assert duration_s(duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, abs=1e-9)
+
+
+@pytest.mark.parametrize("seconds", [1e-10, -1.0, math.inf, math.nan, LONGEST_S + 1.0])
+def test_a_duration_that_cannot_be_written(seconds: float) -> None:
+    with pytest.raises(ConfigError, match=r"wait_s: .* cannot be written as a duration; use 0, or 1e-9 to"):
+        write_message(Whole(wait_s=seconds))
+
+
+def test_a_number_that_cannot_be_written() -> None:
+    with pytest.raises(ConfigError, match="ratio: inf cannot be written as JSON"):
+        write_message(Whole(ratio=math.inf))
+
+
+class Paced(msgspec.Struct, frozen=True):
+    probes_per_s: float = 2.0
+
+
+def test_a_rate_is_no_duration() -> None:
+    assert read_message(Paced, {"probesPerS": 3}, "x", Notes()) == Paced(3.0)
+    assert write_message(Paced(4.0)) == {"probesPerS": 4.0}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ import grpc
 import grpc.aio
 
 from ..balancer import Balancer, TargetLike
-from ..config import Config
-from ..endpoints.dial import ChannelOption
+from ..config import ChannelOption, Config
 from ..errors import ConfigError
 from ..identity import ReloadingCredentials
 from ..native import MultiCallable

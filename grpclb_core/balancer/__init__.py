@@ -5,6 +5,7 @@ Entry point: `Balancer`, the composition root. A resolver tells it who is there;
 find them. Read `balancer.py` first.
 """
 
-from .balancer import WARMING_STEPS, Balancer, TargetLike
+from .balancer import Balancer
+from .source import TargetLike
 
-__all__ = ["WARMING_STEPS", "Balancer", "TargetLike"]
+__all__ = ["Balancer", "TargetLike"]

@@ -11,33 +11,33 @@ import logging
 import math
 import random
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import anyio
 import anyio.abc
 import grpc
 import grpc.aio
 
-from ..config import Config, parse_config
-from ..endpoints import Dialer, Member, State
-from ..endpoints.dial import ChannelOption
-from ..errors import ConfigError, ResolutionError, WrongEventLoopError
+from ..config import ChannelOption, Config, parse_config
+from ..endpoints import Dialer, Member, State, step_s
+from ..errors import ResolutionError, WrongEventLoopError
 from ..identity import ReloadingCredentials
 from ..native import CurrentPicker, MultiCallable, Picker, RandomPicker, Slot, Ticket, View, now_ns
-from ..observe import BalancerSnapshot, EndpointSnapshot
+from ..observe import BalancerSnapshot
 from ..policies import P2cEwma, Policy, goes_by_name, rebuild_s, takes_reports
-from ..resolve import Resolver, parse_target, resolver_for
-from ..resolve.static import EndpointLike, StaticResolver
 from ..service_config import ServiceConfigs
 from ..types import Resolution
 from .credentials import identity_of
 from .load import LoadReports
+from .outage import outage_of
 from .outliers import Outliers
 from .probing import Probing
 from .reach import Reach
 from .roster import roster_of
 from .selection import Selection, is_plain, select, view_of
+from .snapshots import snapshots_of
+from .source import TargetLike, source_of
 from .upkeep import Upkeep
 
 Connectivity = grpc.ChannelConnectivity
@@ -45,14 +45,11 @@ Connectivity = grpc.ChannelConnectivity
 # Pause before a resolver that crashed is started again: gRPC's initial connection backoff.
 RESTART_S = 1.0
 
-# Steps in which a server that came gets its full share: each moves no more of the load than the noise of the draws.
-WARMING_STEPS = 20
+# A policy of the user's may want its picker built anew more often; connections are looked at as often.
+LEAST_REBUILD_S = 0.05
 
 # How often a balancer that is closing looks whether its last call has ended.
 CLOSING_POLL_S = 0.01
-
-TargetLike: TypeAlias = str | Iterable[EndpointLike] | Resolver
-"""A gRPC target string, a list of endpoints, or an object that finds them."""
 
 logger = logging.getLogger("grpclb_core")
 
@@ -89,16 +86,35 @@ class Balancer:
         self._service = ServiceConfigs(policy, options or ())
         self.config, self.policy = self._service.applied_to(self._own_config), self._service.policy
         self.is_secure = credentials is not None
-        self.target, self._resolver = _source(target, self.config)
+        self.target, self._resolver = source_of(target, self.config)
         self.current = CurrentPicker(self.lost)
         first, self._identity = identity_of(credentials)
         self._verification = None if self._identity is None else self._identity.verification
-        left = self._service.options
-        self._dialer = Dialer(first, left, compression, self._resolver.authority, self.config.connection)
+        authority = self._resolver.authority
+        self._dialer = Dialer(first, self._service.options, compression, authority, self.config.connection)
         self._dialer.service_config = self._service.for_connections
         self._random = random.Random(self.config.seed)
         self._load = LoadReports(weakref.ref(self), self._random)
-        self._upkeep = Upkeep(
+        self._upkeep = self._make_upkeep()
+        self._endpoints = self._upkeep.endpoints
+        self._outliers = Outliers(self._endpoints, self.config, self._random, self._publish)
+        self._reach = Reach(self._upkeep, self.config, self._random, self._refresh)
+        self.probing = Probing(self, self._load.take, self._random)
+        self._resolution = Resolution(())
+        self._is_plain, self._in_panic, self._panics = True, False, 0
+        self._stirred = anyio.Event()
+        self._resolved = self._closed = self._stopping = False
+        self._resolver_error: ResolutionError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: set[asyncio.Task[Any]] = set()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._methods: weakref.WeakSet[MultiCallable] = weakref.WeakSet()
+
+    def _make_upkeep(self) -> Upkeep:
+        return Upkeep(
             self._dialer,
             self.config,
             self.policy.decay_s,
@@ -111,23 +127,6 @@ class Balancer:
             load=self._load,
             looked=self._look,
         )
-        self._endpoints = self._upkeep.endpoints
-        self._outliers = Outliers(self._endpoints, self.config, self._random, self._publish)
-        self._reach = Reach(self._upkeep, self.config, self._random, self._refresh)
-        self.probing = Probing(self, self._load.take, self._random)
-        self._resolution = Resolution(())
-        self._is_plain = True
-        self._in_panic, self._panics = False, 0
-        self._adopted = anyio.Event()
-        self._resolved = self._closed = self._stopping = False
-        self._resolver_error: ResolutionError | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting: set[asyncio.Task[Any]] = set()
-        self._supervisor: asyncio.Task[None] | None = None
-        self._scope: anyio.CancelScope | None = None
-        self._tasks: anyio.abc.TaskGroup | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._methods: weakref.WeakSet[MultiCallable] = weakref.WeakSet()
 
     # Life
 
@@ -180,7 +179,7 @@ class Balancer:
                 if self._supervisor is not None:
                     self._end()
                     await asyncio.wait((self._supervisor,))
-                await self._close_channels()
+                await self._upkeep.close()
 
     async def _wind_down(self, grace_s: float) -> None:
         """Let calls that wait, and those that run, come to their end."""
@@ -197,11 +196,6 @@ class Balancer:
         while self._upkeep.is_busy() and anyio.current_time() < ends_s:  # noqa: ASYNC110
             await anyio.sleep(CLOSING_POLL_S)
 
-    async def _close_channels(self) -> None:
-        async with anyio.create_task_group() as closing:
-            for channel in list(self._upkeep.channels()):
-                closing.start_soon(channel.close)
-
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Be closed from outside the loop of the calls; nothing is left to close in one that is over.
 
@@ -216,7 +210,7 @@ class Balancer:
     def abandon(self) -> None:
         """Let go of everything without waiting; for a channel that was dropped and not closed. Safe in any thread."""
         if not self._closed and self._loop is not None and self._supervisor is not None and not self._loop.is_closed():
-            self._closed = True
+            self._closed = self._stopping = True
             self.current.picker = None
             self._loop.call_soon_threadsafe(self._end)
 
@@ -303,7 +297,7 @@ class Balancer:
         if service.for_connections != self._dialer.service_config:
             self._dialer.service_config = service.for_connections
             self._upkeep.renew()
-        self._adopted.set()
+        self._stirred.set()
 
     def fail(self, error: ResolutionError) -> None:
         """Take note of a failed lookup; the endpoints stay as they are."""
@@ -342,11 +336,15 @@ class Balancer:
     def _greet(self, member: Member) -> None:
         self._outliers.greet(member)
         self.probing.greet(member.slot)
+        self._stirred.set()
 
     # The picker in force
 
     def _publish(self) -> None:
         """Put a picker over the ready endpoints in place of the one before."""
+        if self._stopping:  # a picker would let in calls that begin now
+            self._wake()
+            return
         self._reach.follow()
         self._outliers.catch_up()
         selection = select(
@@ -382,14 +380,18 @@ class Balancer:
 
     async def _rebuild(self) -> None:
         """Build the picker anew as often as the policy, or servers that are warming up, want it."""
-        warming_s = self.config.slow_start.window_s / WARMING_STEPS or math.inf
         while True:
-            self._adopted = anyio.Event()
-            with anyio.move_on_after(min(rebuild_s(self.policy) or math.inf, warming_s)):
-                await self._adopted.wait()
-                continue  # with another policy, perhaps
+            self._stirred = anyio.Event()
+            with anyio.move_on_after(self._rebuild_s()):
+                await self._stirred.wait()
+                continue  # with another policy, or with servers that just came
             if self.current.picker is not None:
                 self._publish()
+
+    def _rebuild_s(self) -> float:
+        every_s, now_s = rebuild_s(self.policy), asyncio.get_running_loop().time()
+        warming_s = step_s((now_s - member.came_s for member in self._endpoints.members()), self.config.slow_start)
+        return min(warming_s, math.inf if every_s is None else max(LEAST_REBUILD_S, every_s))
 
     @property
     def state(self) -> Connectivity:
@@ -457,21 +459,11 @@ class Balancer:
 
     def describe_outage(self) -> str:
         """Say in one clause why no endpoint can take a call: the target, its endpoints, and what the resolver said."""
-        members = list(self._endpoints.members())
-        known = len({member.endpoint.address for member in members})
-        resolver = f"the resolver failed: {self._resolver_error}" if self._resolver_error else "the resolver answered"
-        if not self._resolved and self._resolver_error is None:
-            resolver = "the resolver has not answered yet"
-        if known == 0:
-            return f"{self.target}: no endpoint is known; {resolver}"
-        outage = f"{self.target}: none of {known} endpoint{'s' if known > 1 else ''} is ready; {resolver}"
-        strangers = [member.connection.last_error for member in members if not member.is_trusted]
-        return "; ".join([outage, *sorted(filter(None, strangers))[:1]])
+        outage = outage_of(self._endpoints.members(), self._resolved, self._resolver_error)
+        return f"{self.target}: {outage}"
 
     def snapshot(self) -> BalancerSnapshot:
         """Return the state at this moment as plain values."""
-        now = now_ns()
-        members = (*self._endpoints.members(), *self._endpoints.draining())
         return BalancerSnapshot(
             target=self.target,
             policy=self.policy.name,
@@ -483,43 +475,5 @@ class Balancer:
             panics=self._panics,
             ejections=self._outliers.ejections,
             readmissions=self._outliers.readmissions,
-            endpoints=tuple(_snapshot(member, now, self.policy.decay_s) for member in members),
+            endpoints=snapshots_of(self._endpoints, self.policy.decay_s),
         )
-
-
-def _source(target: TargetLike, config: Config) -> tuple[str, Resolver]:
-    """Return the name of a target, and its resolver."""
-    if isinstance(target, str):
-        return target, resolver_for(parse_target(target), config)
-    if isinstance(target, Resolver):
-        return f"{type(target).__name__}:{target.authority or ''}", target
-    if not isinstance(target, Iterable):
-        kind = type(target).__name__
-        raise ConfigError(f"target: expected a string, a list of endpoints or a resolver, got {kind}: {target!r}")
-    resolver = StaticResolver(target)
-    return "static:" + ",".join(str(endpoint.address) for endpoint in resolver.endpoints), resolver
-
-
-def _snapshot(member: Member, now: int, decay_s: float) -> EndpointSnapshot:
-    slot, connection = member.slot, member.connection
-    return EndpointSnapshot(
-        address=str(member.endpoint.address),
-        weight=member.endpoint.weight,
-        state=member.state.value,
-        priority=member.endpoint.priority,
-        zone=member.endpoint.locality.zone,
-        health=member.endpoint.health.value,
-        verdict=member.verdict.value,
-        is_ejected=member.is_ejected,
-        is_on_trial=slot.is_on_trial,
-        outlier_reason=member.outlier_reason,
-        in_flight=slot.in_flight,
-        streams=slot.streams,
-        picks=slot.picks,
-        successes=slot.successes,
-        failures=slot.failures,
-        unjudged=slot.unjudged,
-        latency_s=None if slot.is_newcomer else slot.latency_ns_at(now, decay_s) * 1e-9,
-        in_flight_age_s=slot.age_ns_at(now) * 1e-9,
-        connection_error=connection.last_error,
-    )

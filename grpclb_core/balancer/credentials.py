@@ -10,7 +10,7 @@ import grpc
 from ..errors import IdentityError
 from ..identity import ReloadingCredentials, TlsMaterial, verify_identity
 from ..types import Address
-from .upkeep import Verify
+from .checks import Verify
 
 logger = logging.getLogger("grpclb_core")
 

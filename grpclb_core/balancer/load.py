@@ -16,7 +16,7 @@ import grpc.aio
 from ..native import CurrentPicker, Slot, now_ns
 from ..policies import Policy, takes_reports, wants_report
 from ..reports import OWN_KEY, read_report, watch_load
-from ..types import IN_FLIGHT_METRIC, LATENCY_METRIC, LoadReport
+from ..types import IN_FLIGHT_METRIC, LATENCY_METRIC, Address, LoadReport
 
 logger = logging.getLogger("grpclb_core")
 
@@ -91,24 +91,33 @@ class LoadReports:
         owner = self._owner()
         return owner.policy.oob_period_s if owner is not None and takes_reports(owner.policy) else None
 
-    async def follow(self, channel: grpc.aio.Channel, slot: Slot) -> None:
+    async def follow(self, channel: grpc.aio.Channel, slot: Slot, address: Address) -> None:
         """Take in what the server at the other end of a channel reports out of band, until cancelled or it has none."""
         period_s = self.period_s
-        if period_s is not None:
-            end = await watch_load(channel, _Listener(self, slot), period_s=period_s, rng=self._rng)
-            logger.info("no load reports out of band: %s", end)
+        if period_s is None:
+            return
+        try:
+            end = await watch_load(channel, _Listener(self, slot, address), period_s=period_s, rng=self._rng)
+        except (TypeError, ValueError) as error:  # the period of a policy of the user's, most likely
+            logger.warning("%s: cannot be asked for load reports out of band: %s", address, error)
+        else:
+            logger.info("%s: no load reports out of band: %s", address, end)
 
 
 class _Listener:
     """Hears what is reported of one endpoint."""
 
-    def __init__(self, reports: LoadReports, slot: Slot) -> None:
+    def __init__(self, reports: LoadReports, slot: Slot, address: Address) -> None:
         self._reports = reports
         self._slot = slot
+        self._address = address
+        self._has_ignored = False
 
     def hear(self, report: LoadReport) -> None:
         self._reports.take(self._slot, report)
 
     def ignore(self, reason: str) -> None:
-        logger.info("a load report is ignored: %s", reason)
+        if not self._has_ignored:  # a server that sends one sends many; the slot counts them
+            logger.info("%s: a load report is ignored, as others will be without a word: %s", self._address, reason)
+        self._has_ignored = True
         self._slot.ignore_report()

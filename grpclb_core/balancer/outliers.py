@@ -6,16 +6,17 @@ import logging
 import math
 import random
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import anyio
 
 from ..config import Config
-from ..endpoints import EndpointSet, Member, State
-from ..health import Standing, standing
+from ..endpoints import EndpointSet, Member
+from ..health import Standing
 from ..health.outlier import EMPTY, SLICES, Change, Event, Seen, sweep
 from ..native import Slot
 from ..types import Address
+from .selection import standing_of
 
 SWEEP_S = 0.1
 """How often the counters are read. So long an endpoint that fails may go unnoticed: ten failures, at a hundred calls a
@@ -154,7 +155,8 @@ class Outliers:
             member.connection_failures,
             slot.is_on_trial,
             slot.in_flight,
-            _standing(member),
+            standing_of(member),
+            slot.picks,
         )
 
     def _tell(self, event: Event) -> None:
@@ -168,16 +170,20 @@ class Outliers:
         self.any_ejected = bool(ejected)
         is_another = False
         for address, members in groups.items():
-            is_ejected, is_on_trial = address in ejected, address in on_trial
+            is_ejected = address in ejected
             for member in members:
                 is_another |= member.is_ejected is not is_ejected
                 member.is_ejected = is_ejected
                 reason = ejected.get(address) or on_trial.get(address)
                 member.outlier_reason = None if reason is None else reason.value
-                if not is_on_trial and member.slot in self._trials:
-                    member.slot.end_trial()
-                    self._trials.discard(member.slot)
+        self._end_trials({member.slot for address in on_trial for member in groups.get(address, ())})
         return is_another
+
+    def _end_trials(self, ongoing: Set[Slot]) -> None:
+        """End those that began here and are over, wherever their members are by now."""
+        for slot in [slot for slot in self._trials if slot not in ongoing]:
+            slot.end_trial()
+            self._trials.discard(slot)
 
 
 def _together(first: Seen, second: Seen) -> Seen:
@@ -186,15 +192,16 @@ def _together(first: Seen, second: Seen) -> Seen:
     return Seen(
         first.successes + second.successes,
         first.failures + second.failures,
-        max(first.failure_streak, second.failure_streak),
+        _streak(first, second),
         min(first.connection_failures, second.connection_failures),
         first.is_on_trial and second.is_on_trial,
         first.in_flight + second.in_flight,
         next((one for one in _BEST_FIRST if one in standings), None),
+        first.picks + second.picks,
     )
 
 
-def _standing(member: Member) -> Standing | None:
-    """Return what all others say of a member; None if it is not connected."""
-    is_there = member.state is State.READY and member.is_trusted
-    return standing(member.endpoint.health, member.verdict) if is_there else None
+def _streak(first: Seen, second: Seen) -> int:
+    """Return the failures in a row of two connections: what one answers well is no failure of their endpoint."""
+    connected = [one.failure_streak for one in (first, second) if one.standing is not None]
+    return min(connected or (first.failure_streak, second.failure_streak))

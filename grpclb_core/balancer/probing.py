@@ -29,7 +29,8 @@ IDLE_S = 0.5
 IDLE_AFTER_NS = 1_000_000_000
 """After so long without a call there are none."""
 MOST_PER_S = 100.0
-"""Most endpoints asked in a second for the calls there are: what that costs a client is some hundredths of a core."""
+"""Most endpoints asked in a second. To ask one costs a client half a millisecond, so all of them a twentieth of a
+core."""
 MOST_AT_ONCE = 16
 """Most endpoints asked at once: as many reports as the paper has in its pool."""
 LOOKS = 64
@@ -57,7 +58,8 @@ class Turns:
         self._order: list[Slot] = []
         self._of: Sequence[Slot] = ()
         self._place = 0
-        self._credit = 0.0
+        self._credit = 0.0  # what calls, and the time without them, have earned
+        self._allowance = float(MOST_AT_ONCE)  # what time alone allows
         self._picker: Picker | None = None
         self._picks = 0
         self._since_ns: int | None = None
@@ -71,16 +73,18 @@ class Turns:
         if calls:
             self._called_ns = now_ns
         self.pause_s = TICK_S if 0 <= now_ns - self._called_ns < IDLE_AFTER_NS else IDLE_S
-        earned = min(calls * policy.probe_rate, MOST_PER_S * lasted_s) + policy.idle_probes_per_s * lasted_s
+        earned = calls * policy.probe_rate + policy.idle_probes_per_s * lasted_s
         self._credit = min(self._credit + earned, float(MOST_AT_ONCE))
+        self._allowance = min(self._allowance + MOST_PER_S * lasted_s, float(MOST_AT_ONCE))
         drawn: list[Slot] = []
         for _ in range(min(LOOKS, len(slots))):
-            if self._credit < 1.0:
+            if min(self._credit, self._allowance) < 1.0:
                 break
             slot = self._next(slots)
             # From the future is no report either: the clock stepped back.
             if not 0 <= now_ns - slot.reported_ns < policy.probe_after_s * 1e9 and may_ask(slot) and slot not in drawn:
                 self._credit -= 1.0
+                self._allowance -= 1.0
                 drawn.append(slot)
         return drawn
 
@@ -194,9 +198,14 @@ class Probing:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a call is to wait until endpoints were asked, as too few are known of."""
+        """Whether a call is to wait until endpoints were asked, as too few are known of and more can answer."""
         picker = self._owner.current.picker
-        return self.is_synchronous and isinstance(picker, PrequalPicker) and picker.pooled_at(now_ns()) < FEWEST_FRESH
+        return (
+            self.is_synchronous
+            and isinstance(picker, PrequalPicker)
+            and len(picker) - len(self._mute) >= FEWEST_FRESH
+            and picker.pooled_at(now_ns()) < FEWEST_FRESH
+        )
 
     async def ask_first(self) -> None:
         """Ask as many endpoints as the policy says, and wait for all but one; calls at the same time wait together."""

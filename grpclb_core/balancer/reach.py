@@ -9,7 +9,7 @@ import anyio
 
 from ..config import Config
 from ..endpoints import Member, State, Subset
-from ..endpoints.first import Race, Stage, advanced, in_order, replaced
+from ..endpoints.first import Race, Stage, advanced, in_order, is_alike, replaced
 from ..policies import Policy, connects_to_one
 from ..types import Address, Endpoint
 from .upkeep import Upkeep
@@ -32,6 +32,7 @@ class Reach:
         self._ask_again = ask_again
         self._subset = Subset(config.subset_size, rng.getrandbits(64))
         self._race: Race | None = None
+        self._listed: tuple[Endpoint, ...] = ()
         self._delay_s = 0.0
         self._is_following = False
 
@@ -49,15 +50,23 @@ class Reach:
         """Take the full set, and connect as the policy needs it."""
         linger_s = self._config.connection.linger_s
         if connects_to_one(policy):
-            order = in_order(endpoints, self._rng if policy.shuffle_address_list else None)[: self._config.subset_size]
-            self._delay_s = policy.attempt_delay_s
-            self._race = replaced(self._race or Race(), order, anyio.current_time(), self._delay_s)
+            race, self._delay_s = self._race or Race(), policy.attempt_delay_s
+            order = self._ordered(tuple(endpoints), race, policy.shuffle_address_list)
+            self._race = replaced(race, order, anyio.current_time(), self._delay_s)
             self._upkeep.endpoints.linger_s = 0.0  # those that lost the race are not to come up after all
             self._upkeep.update(self._race.held)
         else:
             self._race = None
             self._upkeep.endpoints.linger_s = linger_s
             self._upkeep.update(self._subset.of(endpoints))
+
+    def _ordered(self, endpoints: tuple[Endpoint, ...], race: Race, shuffles: bool) -> tuple[Endpoint, ...]:
+        """Return the order in which to try endpoints; where one was drawn, it stays as long as the set does."""
+        before, self._listed = self._listed, endpoints
+        if shuffles and race.order and is_alike(before, endpoints):  # another draw would begin a race under way anew
+            by_address = {one.address: one for one in endpoints}
+            return tuple(by_address[one.address] for one in race.order)
+        return in_order(endpoints, self._rng if shuffles else None, self._config.subset_size, race.winner)
 
     def follow(self) -> bool:
         """Look how the connections are, and connect as the race has it; return whether it moved on.

@@ -76,10 +76,18 @@ def tame(weights: list[float]) -> list[float]:
     return [max(LEAST_WEIGHT, min(1.0, weight / largest)) for weight in weights]
 
 
-def _standing(member: Member) -> Standing | None:
-    """Return where a member stands for new calls; None if it is not connected."""
+def standing_of(member: Member, is_ejected: bool = False) -> Standing | None:
+    """Return where a member stands by what all say of it, its calls perhaps too; None if it is not connected."""
     if member.state is State.READY and member.is_trusted:
-        return standing(member.endpoint.health, member.verdict, member.is_ejected)
+        return standing(member.endpoint.health, member.verdict, is_ejected)
+    return None
+
+
+def _standing(member: Member) -> Standing | None:
+    """Return where a member stands for new calls; None if it can take none."""
+    there = standing_of(member, member.is_ejected)
+    if there is not None:
+        return there
     # One on its way is worth waiting for, if it will be usable; else a poor one that connects sooner would be taken.
     is_coming = member.state in (State.CONNECTING, State.IDLE) and not member.is_ejected
     awaited = standing(member.endpoint.health, Verdict.PENDING) if is_coming else None

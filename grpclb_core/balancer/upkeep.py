@@ -6,9 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from functools import partial
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
 
 import anyio
 import anyio.abc
@@ -17,10 +15,10 @@ import grpc.aio
 
 from ..config import Config
 from ..endpoints import Connection, Dialer, EndpointSet, Member, State, is_too_long
-from ..errors import IdentityError
-from ..health import watch_health
 from ..native import Slot, now_ns
-from ..types import Address, Endpoint, Verdict
+from ..types import Address, Endpoint
+from .checks import Checks, Listens, Verify
+from .trials import Trials
 
 # How often the states of connections are read. A call looks at the state of its own endpoint before it starts, so this
 # decides only how soon a connection that broke unused is made again, and one that came up is taken into use.
@@ -37,28 +35,11 @@ POLL_EACH_S = 50e-6
 # made its endpoint look silent. So this only keeps what grpc.aio never ends from being kept for good.
 RETIREMENT_S = 3600.0
 
-
-# Time until an endpoint that is not who it should be is looked at again: gRPC's connection backoff starts there.
-VERIFY_AGAIN_S = 1.0
-
-Verify: TypeAlias = Callable[[Address], Awaitable[object]]
-
 # Numbers of connections that take the place of others, in all balancers of the process; ConnectionConfig.per_endpoint
 # keeps the others below.
 fresh_numbers = itertools.count(1000)
 
 logger = logging.getLogger("grpclb_core")
-
-
-class Listens(Protocol):
-    """Follows what servers report of their load beside the calls."""
-
-    @property
-    def period_s(self) -> float | None:
-        """How often they are to report; None if nobody wants to hear it."""
-
-    async def follow(self, channel: grpc.aio.Channel, slot: Slot) -> None:
-        """Hear the reports of one server, until cancelled."""
 
 
 class Upkeep:
@@ -105,24 +86,27 @@ class Upkeep:
         self._lost = lost
         self._forget = forget
         self._greet = greet
-        self._verify = verify
-        self._load = load
         self._looked = looked
-        self._load_period_s = None if load is None else load.period_s
+        self._checks = Checks(config.health, rng, changed, verify, load)
+        self._trials = Trials()
         self._retired: set[Connection] = set()
-        self._checks: dict[Member, anyio.CancelScope] = {}
         self._stirred = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
 
     def _connect(self, address: Address, number: int) -> Connection:
         return Connection(self._dialer.dial(address, number))
 
-    def channels(self) -> Iterator[grpc.aio.Channel]:
-        """Yield every channel that is open, those of connections on their way out included."""
+    async def close(self) -> None:
+        """Close every channel that is open, those of connections on their way out included."""
+        async with anyio.create_task_group() as closing:
+            for channel in list(self._channels()):
+                closing.start_soon(channel.close)
+
+    def _channels(self) -> Iterator[grpc.aio.Channel]:
         for member in (*self.endpoints.members(), *self.endpoints.draining()):
-            yield member.connection.channel
-            if member.successor is not None:
-                yield member.successor.channel
+            for connection in (member.connection, member.successor, *member.retired):
+                if connection is not None:
+                    yield connection.channel
         for connection in self._retired:
             yield connection.channel
 
@@ -132,28 +116,32 @@ class Upkeep:
 
     async def run(self, tasks: anyio.abc.TaskGroup) -> None:
         """Follow the connections until cancelled, closely while one of them is being made."""
-        self._tasks = tasks
-        for member in self.endpoints.members():
-            if member.connection.is_ready:  # when run again, after a crash
-                self._check(member)
-        while True:
-            self._stirred = anyio.Event()
-            self.poll(self.endpoints.members())
-            self._listen()
-            if self._looked is not None:
-                self._looked()
-            self._let_go()
-            with anyio.move_on_after(self._interval_s()):
-                await self._stirred.wait()
+        self._tasks = self._checks.tasks = tasks
+        for member in self.endpoints.members():  # when run again, after a crash
+            self._retire(member)
+            if member.connection.is_ready:
+                self._checks.begin(member)
+        try:
+            while True:
+                self._stirred = anyio.Event()
+                self.poll(self.endpoints.members())
+                self._listen()
+                if self._looked is not None:
+                    self._looked()
+                self._let_go()
+                with anyio.move_on_after(self._interval_s()):
+                    await self._stirred.wait()
+        finally:
+            self._tasks = self._checks.tasks = None
 
     def update(self, endpoints: Iterable[Endpoint]) -> None:
         """Replace the set of endpoints: connect to those who came, send no more calls to those who left."""
         came, left = self.endpoints.update(endpoints, asyncio.get_running_loop().time())
         for member in left:
-            self._stop_checking(member)
+            self._checks.stop(member)
         for member in came:
             if member.connection.is_ready:  # it is back before its connection was closed
-                self._check(member)
+                self._checks.begin(member)
         if not self.poll(came):
             self._changed()
         self._stirred.set()
@@ -168,7 +156,7 @@ class Upkeep:
                 changed = True
                 if was_silent and not member.is_silent:
                     # A new connection is no answer: if the handlers hang, one call finds out as well as many.
-                    member.slot.start_trial()
+                    self._trials.begin(member, now_s)
                 lost |= before is State.READY and member.state is not State.READY
                 self._settle(member)
         if changed:
@@ -186,13 +174,9 @@ class Upkeep:
 
     def adopt(self, config: Config, decay_s: float) -> None:
         """Go by other options from now on; `config.connection` is read when connections are made."""
-        asked, period_s = self._config.health.service, self._load_period_s
         self._config, self._decay_s = config, decay_s
-        self._load_period_s = None if self._load is None else self._load.period_s
-        if (asked, period_s) != (config.health.service, self._load_period_s):
-            for member in self.endpoints.members():
-                if member.state is State.READY:
-                    self._check(member)
+        # By the connection: one that is silent may answer after all, and would not be asked anew then.
+        self._checks.adopt(config.health, [one for one in self.endpoints.members() if one.connection.is_ready])
 
     def _interval_s(self) -> float:
         connecting = any(
@@ -208,10 +192,10 @@ class Upkeep:
             # It may have been restarted; what its last calls waited for in vain must not keep it out.
             member.slot.forget_latency()
             member.slot.forget_weight()
-            self._check(member)
+            self._checks.begin(member)
             self._greet(member)
-        elif member.state is not State.READY:
-            self._stop_checking(member)
+        elif not member.connection.is_ready:
+            self._checks.stop(member)
 
     # Replacing
 
@@ -224,7 +208,8 @@ class Upkeep:
         """Let the calls on connections that were replaced run on."""
         if member.retired:
             self._forget(member.slot)
-            assert self._tasks is not None
+            if self._tasks is None:
+                return  # after a crash; when it is run again
             for connection in member.retired:
                 self._retired.add(connection)
                 self._tasks.start_soon(self._close, connection, RETIREMENT_S)
@@ -252,7 +237,8 @@ class Upkeep:
     def _listen(self) -> None:
         """Take out those who leave their calls unanswered, and bring back those who answer after all."""
         now, now_s = now_ns(), asyncio.get_running_loop().time()
-        least_ns = self._config.connection.silence_s * 1e9
+        silence_s = self._config.connection.silence_s
+        least_ns = silence_s * 1e9
         quiet: list[tuple[Member, int]] = []
         changed = fallen = False
         for member in self.endpoints.members():
@@ -272,6 +258,7 @@ class Upkeep:
                     changed = fallen = True
                 if member.successor is None:
                     self._replace(member)
+        self._trials.look(now_s, silence_s, self._config.outliers.window_s)
         if changed:
             self._changed()
         if fallen:
@@ -281,52 +268,3 @@ class Upkeep:
         members = self.endpoints.members()
         known = (member.silence.latency_ns for member in members if member is not apart_from)
         return max((latency_ns for latency_ns in known if latency_ns is not None), default=None)
-
-    # Who is at the other end, and how it is
-
-    def _check(self, member: Member) -> None:
-        """Begin to check what a new connection leads to."""
-        self._stop_checking(member)
-        wishes = (self._verify, self._config.health.service, self._load_period_s)
-        if self._tasks is not None and any(wish is not None for wish in wishes):
-            member.is_trusted = self._verify is None
-            member.verdict = Verdict.UNKNOWN if self._config.health.service is None else Verdict.PENDING
-            self._checks[member] = anyio.CancelScope()
-            self._tasks.start_soon(self._follow, member, self._checks[member])
-
-    async def _follow(self, member: Member, scope: anyio.CancelScope) -> None:
-        """Find out who a server is, then how it is, for as long as its connection lasts."""
-
-        def report(verdict: Verdict, reason: str) -> None:
-            logger.info("%s: %s: %s", member.endpoint.address, verdict.value, reason)
-            member.verdict = verdict
-            self._changed()
-
-        channel, service = member.connection.channel, self._config.health.service
-        with scope:
-            if self._verify is not None:
-                await self._wait_for_trust(member, self._verify)
-            async with anyio.create_task_group() as following:
-                if service is not None:
-                    watch = partial(watch_health, rng=self._rng, config=self._config.health)
-                    following.start_soon(watch, channel, service, report)
-                if self._load is not None and self._load_period_s is not None:
-                    following.start_soon(self._load.follow, channel, member.slot)
-
-    async def _wait_for_trust(self, member: Member, verify: Verify) -> None:
-        while not member.is_trusted:
-            try:
-                await verify(member.endpoint.address)
-            except IdentityError as error:
-                member.connection.last_error = str(error)
-                logger.warning("%s; it gets no calls, and is looked at again in %s s", error, VERIFY_AGAIN_S)
-                await anyio.sleep(VERIFY_AGAIN_S)
-            else:
-                member.is_trusted = True
-                self._changed()
-
-    def _stop_checking(self, member: Member) -> None:
-        scope = self._checks.pop(member, None)
-        if scope is not None:
-            scope.cancel()
-            member.verdict = Verdict.UNKNOWN

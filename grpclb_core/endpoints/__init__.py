@@ -14,7 +14,7 @@ from .member import Member
 from .set import EndpointSet
 from .silence import is_too_long
 from .subset import Subset
-from .warming import ramps
+from .warming import ramps, step_s
 
 __all__ = [
     "Candidate",
@@ -27,4 +27,5 @@ __all__ = [
     "balanced_weights",
     "is_too_long",
     "ramps",
+    "step_s",
 ]

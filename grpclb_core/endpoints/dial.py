@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import grpc
 import grpc.aio
 
-from ..config import ConnectionConfig
+from ..config import ChannelOption, ConnectionConfig
 from ..errors import ConfigError
 from ..types import Address
-
-ChannelOption = tuple[str, object]
 
 DEFAULT_AUTHORITY = "grpc.default_authority"
 TLS_NAME = "grpc.ssl_target_name_override"
@@ -98,14 +96,18 @@ def _check(
 
 def _defaults(config: ConnectionConfig) -> dict[str, object]:
     return {
-        "grpc.keepalive_time_ms": round(config.keepalive_time_s * 1000),
-        "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_s * 1000),
+        "grpc.keepalive_time_ms": _ms(config.keepalive_time_s),
+        "grpc.keepalive_timeout_ms": _ms(config.keepalive_timeout_s),
         # C-core 1.85 waits for the answer to any ping, keepalive's too, for this long: 60 s if nothing is said.
-        "grpc.http2.ping_timeout_ms": round(config.keepalive_timeout_s * 1000),
-        "grpc.initial_reconnect_backoff_ms": round(config.initial_backoff_s * 1000),
-        "grpc.max_reconnect_backoff_ms": round(config.max_backoff_s * 1000),
-        "grpc.min_reconnect_backoff_ms": round(config.connect_timeout_s * 1000),  # what C-core calls it
+        "grpc.http2.ping_timeout_ms": _ms(config.keepalive_timeout_s),
+        "grpc.initial_reconnect_backoff_ms": _ms(config.initial_backoff_s),
+        "grpc.max_reconnect_backoff_ms": _ms(config.max_backoff_s),
+        "grpc.min_reconnect_backoff_ms": _ms(config.connect_timeout_s),  # what C-core calls it
     }
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))  # at 0 C-core takes a default of its own
 
 
 def _without_port(authority: str) -> str:

@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 from ..types import Address, Endpoint, Health
 
+_UNWELL = (Health.UNHEALTHY, Health.DRAINING)
+
 
 class Stage(Enum):
     """How far the connection to an endpoint is."""
@@ -56,20 +58,42 @@ class Race(NamedTuple):
         return bool(self.order) and self.winner is None and len(self.failed) == len(self.order)
 
 
-def in_order(endpoints: Iterable[Endpoint], rng: random.Random | None = None) -> tuple[Endpoint, ...]:
+def in_order(
+    endpoints: Iterable[Endpoint],
+    rng: random.Random | None = None,
+    most: int | None = None,
+    kept: Address | None = None,
+) -> tuple[Endpoint, ...]:
     """Put endpoints in the order in which they are tried; `rng` shuffles each priority by weight.
 
-    Those that their source says are unwell are left out, as gRPC leaves out those of EDS, unless all of them are.
+    Those that their source says are unwell are left out, as gRPC leaves out those of EDS, unless all of them are. Of
+    each priority there are no more than `most`, and `kept` is among them if it is there at all.
     """
     unique: dict[Address, Endpoint] = {}
     for endpoint in endpoints:
         unique.setdefault(endpoint.address, endpoint)
-    well = [one for one in unique.values() if one.health not in (Health.UNHEALTHY, Health.DRAINING)]
+    well = [one for one in unique.values() if one.health not in _UNWELL]
     by_priority: dict[int, list[Endpoint]] = {}
     for endpoint in well or unique.values():
         by_priority.setdefault(endpoint.priority, []).append(endpoint)
     groups = [by_priority[priority] for priority in sorted(by_priority)]
-    return tuple(chain.from_iterable(interleaved(group if rng is None else shuffled(group, rng)) for group in groups))
+    orders = [interleaved(group if rng is None else shuffled(group, rng)) for group in groups]
+    return tuple(chain.from_iterable(_cut(order, most, kept) for order in orders))
+
+
+def _cut(order: list[Endpoint], most: int | None, kept: Address | None) -> list[Endpoint]:
+    head, tail = order[:most], order[most:] if most is not None else []
+    found = [one for one in tail if one.address == kept]
+    return head[: len(head) - len(found)] + found
+
+
+def is_alike(one: Iterable[Endpoint], other: Iterable[Endpoint]) -> bool:
+    """Tell whether two lists are the same set as far as the order of its endpoints goes, weights apart."""
+    return _traits(one) == _traits(other)
+
+
+def _traits(endpoints: Iterable[Endpoint]) -> dict[Address, tuple[int, bool]]:
+    return {one.address: (one.priority, one.health in _UNWELL) for one in endpoints}
 
 
 def shuffled(endpoints: Sequence[Endpoint], rng: random.Random) -> list[Endpoint]:

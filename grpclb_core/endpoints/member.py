@@ -58,6 +58,11 @@ class Member:
         """Move to the state that follows an event."""
         self.state = after(self.state, event)
 
+    def leave(self) -> None:
+        """Take note that it is listed no more; what was found of its calls is for the set it was in."""
+        self.undergo(Event.REMOVED)
+        self.is_ejected, self.outlier_reason = False, None
+
     def poll(self, now_s: float) -> bool:
         """Look at the connections; return whether the state changed, or another connection is in use."""
         before, connection = self.state, self.connection
@@ -72,7 +77,7 @@ class Member:
         self.is_new = self.connection.is_new or self.connection is not connection
         if self.is_new:
             self.is_silent = False
-            self.silence.end()
+            self.silence.end(self.slot)
         return self.state is not before or self.connection is not connection
 
     def replace(self, successor: Connection) -> None:

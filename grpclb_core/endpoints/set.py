@@ -91,7 +91,7 @@ class EndpointSet:
             listed[key] = member
         self._members = listed  # not before: a connection that cannot be made leaves the set as it was
         for key, member in before.items():
-            member.undergo(Event.REMOVED)
+            member.leave()
             self._draining[key] = (member, now_s)
         return came, list(before.values())
 

@@ -25,6 +25,8 @@ class Silence:
         self._is_overdue = False
         self._since_ns: int | None = None
         self._until_ns = 0
+        self._former = 0
+        """Calls that run on over the connection before, and say nothing of this one."""
 
     def seen(self, slot: Slot, now_ns: int, decay_s: float) -> int:
         """Look at the slot; return for how many ns its timed calls have been waiting, all of them, without an answer.
@@ -37,18 +39,21 @@ class Silence:
         if answer_ns != self._answer_ns:
             self._since_ns, self._is_overdue = None, False
             self.latency_ns = None if slot.is_newcomer else slot.latency_ns_at(now_ns, decay_s)
-        elif timed_out != self._timed_out:
+        elif timed_out - self._timed_out > self._former:
             self._is_overdue = True
-        if self._is_overdue or (answer_ns == self._answer_ns and slot.in_flight > slot.streams):
+        waiting = slot.in_flight - slot.streams
+        self._former = min(self._former, waiting)  # those that ended; who ended is not known, so the doubt is theirs
+        if self._is_overdue or (answer_ns == self._answer_ns and waiting > self._former):
             self._since_ns = now_ns if self._since_ns is None else self._since_ns
             self._until_ns = now_ns
         self._answer_ns, self._timed_out = answer_ns, timed_out
         return 0 if self._since_ns is None else max(0, self._until_ns - self._since_ns)
 
-    def end(self) -> None:
-        """Begin anew, because the connection is another one."""
+    def end(self, slot: Slot) -> None:
+        """Begin anew, because the connection is another one; the calls that are open are none of its own."""
         self._since_ns = self.latency_ns = None
         self._is_overdue = False
+        self._former = slot.in_flight - slot.streams
 
 
 def is_too_long(silence_ns: float, latency_ns: float | None, fleet_latency_ns: float | None, least_ns: float) -> bool:

@@ -7,6 +7,12 @@ from collections.abc import Iterable
 
 from ..config import SlowStartConfig
 
+WARMING_STEPS = 20
+"""Steps in which a server that came gets its full share: each moves no more of the load than the noise of the draws."""
+
+LEAST_STEP_S = 0.05
+"""A shorter step is one that nobody notices, and works out all weights anew; as long as two looks at connections."""
+
 # The start is kept from ending for many endpoints at once, which would move the load in one step.
 JITTER = 0.1
 
@@ -31,3 +37,11 @@ def ramps(ages_s: Iterable[tuple[float, float]], config: SlowStartConfig) -> lis
     parts = [ramp(age_s, jitter, config) for age_s, jitter in ages_s]
     new = sum(part < 1 for part in parts)
     return parts if 2 * new <= len(parts) else [1.0] * len(parts)
+
+
+def step_s(ages_s: Iterable[float], config: SlowStartConfig) -> float:
+    """Return how long the parts of a set are good for, given the ages of those that are up; infinity if for good."""
+    longest_s = config.window_s * (1 + JITTER)
+    if not any(age_s < longest_s for age_s in ages_s):
+        return math.inf
+    return max(config.window_s / WARMING_STEPS, LEAST_STEP_S)

@@ -34,6 +34,10 @@ class EndpointSnapshot(msgspec.Struct, frozen=True):
     """Peak-EWMA latency faded to now; None while no timed call was answered."""
     in_flight_age_s: float
     """Mean age of the open timed calls."""
+    reported_weight: float | None
+    """What its load reports make its share of the calls; None if they make none."""
+    ignored_reports: int
+    """Load reports that could not be believed."""
     connection_error: str | None
     """What the last failed attempt to connect said, as far as a call has asked."""
 

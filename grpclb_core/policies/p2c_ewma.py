@@ -42,12 +42,12 @@ class P2cEwma(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """One answer raises an estimate to no more than that many times what is typical of the fleet, lest one slow answer
     exile its server. A value below 1 counts as 1."""
     floor: bool = True
-    """An estimate of more than twice what is typical does not fade below the least of the fleet, lest a slow server left
-    alone come to look fastest."""
+    """An estimate of more than twice what is typical does not fade below the least of the fleet, lest a slow server
+    left alone come to look fastest."""
     probe_s: Seconds = 1.6
     """A slow endpoint is tried again after so long without a call, and taken back after three good answers; about one
-    pick of 200 goes to that, or one of 5 where calls are rare. Three times as long where probes find no change, which is
-    below 5 s."""
+    pick of 200 goes to that, or one of 5 where calls are rare. Three times as long where probes find no change, which
+    is below 5 s."""
     widen_factor: Factor = 2.0
     """Where the better of two draws is slower than that many times what is typical, more are drawn: two draws of four
     servers fall on the two slow ones once in six. What is slow counts for its excess once more then."""

@@ -36,11 +36,13 @@ class WeightedRoundRobin(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """
 
     name: ClassVar[str] = "weighted_round_robin"
+    capped_in_json: ClassVar[tuple[str, ...]] = ("oob_reporting_period_s",)
 
     enable_oob_load_report: bool = False
     """Whether endpoints are asked for reports on a stream of their own, beside those that come with calls."""
-    oob_reporting_period_s: PositiveSeconds = 10.0
-    """How often that stream is to bring one; a server may have a floor, commonly of 30 s (gRFC A51)."""
+    oob_reporting_period_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 10.0
+    """How often that stream is to bring one; a server may have a floor, commonly of 30 s (gRFC A51). A day is the
+    longest, and in a service config what is longer means that: no weight lives on so long by default."""
     blackout_period_s: Seconds = 10.0
     """How long an endpoint has to have reported before its weight is used: what it says as it begins means little."""
     weight_expiration_period_s: PositiveSeconds = 180.0
@@ -68,19 +70,21 @@ class WeightedRoundRobin(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     def wants(self, slot: Slot, now_ns: int) -> bool:
         """Tell whether a report that comes with a call is worth reading: not if there was one just now."""
-        age_ns = now_ns - slot.weighed_ns
-        return slot.weighed_since_ns == 0 or not 0 <= age_ns < self.rebuild_s * 1e9 / LOOKS_IN_A_PERIOD
+        return slot.weighed_ns == 0 or not 0 <= now_ns - slot.weighed_ns < self.rebuild_s * 1e9 / LOOKS_IN_A_PERIOD
 
     def observe(self, report: LoadReport, slot: Slot, now_ns: int) -> None:
         """Make a weight of a report; one without calls or utilization says nothing, and the weight before it stays."""
         weight = weight_of(report, self.error_utilization_penalty, self.metric_names_for_computing_utilization)
         if weight is None:
             slot.ignore_report()
-            return
         if slot.weighed_since_ns > now_ns:  # the clock stepped back
             slot.forget_weight()
-        if weight > 0:
+        if weight:
             slot.report_weight_at(weight, now_ns)
+        elif slot.weighed_since_ns == 0:
+            # Only the time stays, for `wants`: servers that never say anything of use need not be heard each time.
+            slot.report_weight_at(0.0, now_ns)
+            slot.forget_weight()
 
     def build(self, view: View, seed: int, now_ns: int) -> Picker:
         weights = self.usable_weights(view, now_ns)

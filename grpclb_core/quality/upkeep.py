@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..balancer import WARMING_STEPS
 from ..balancer.probing import IDLE_S, Turns
+from ..endpoints.warming import WARMING_STEPS
 from ..native import Slot
 from ..policies import TakesReports, rebuild_s, takes_reports, wants_probes, wants_report
 from ..types import IN_FLIGHT_METRIC, LATENCY_METRIC

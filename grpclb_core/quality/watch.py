@@ -22,13 +22,15 @@ class Watch:
         rng: for jitter.
     """
 
-    __slots__ = ("_config", "_counted", "_rng", "_state")
+    __slots__ = ("_config", "_counted", "_rng", "_state", "_trials")
 
     def __init__(self, config: Config, rng: random.Random) -> None:
         self._config = config
         self._rng = rng
         self._state = EMPTY
         self._counted: dict[Slot, tuple[int, int]] = {}
+        self._trials: set[Slot] = set()
+        """Those that began here; there are other reasons for one."""
 
     @property
     def pause_s(self) -> float:
@@ -48,11 +50,13 @@ class Watch:
         for event in step.events:
             if event.change is Change.ON_TRIAL:
                 addresses[event.address].start_trial()
+                self._trials.add(addresses[event.address])
                 addresses[event.address].forget_latency()
         ejected, on_trial = self._state.ejected(), self._state.on_trial()
-        for address, slot in addresses.items():
-            if slot.is_on_trial and address not in on_trial:
-                slot.end_trial()
+        over = self._trials - {addresses[address] for address in on_trial if address in addresses}
+        for slot in over:
+            slot.end_trial()
+        self._trials -= over
         standings = [Standing.UNUSABLE if address in ejected else Standing.USABLE for address in addresses]
         chosen, _ = choose(standings, self._config.panic_threshold)
         return frozenset(server for server, is_chosen in zip(slots, chosen, strict=True) if not is_chosen)
@@ -66,4 +70,5 @@ class Watch:
             slot.failure_streak,
             is_on_trial=slot.is_on_trial,
             in_flight=slot.in_flight,
+            picks=slot.picks,
         )

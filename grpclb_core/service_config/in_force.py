@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from msgspec.structs import replace
 
-from ..config import Config, OutlierDetection
+from ..config import ChannelOption, Config, OutlierDetection
 from ..errors import ConfigError
 from ..policies import Policy, parse_policy
 from ..proto_json import Notes
@@ -30,8 +30,6 @@ POLICY_NAME = "grpc.lb_policy_name"
 """Channel options of gRPC (grpc/impl/channel_arg_names.h)."""
 
 _SHOWN = 3  # problems that are told of a config; the first ones say enough
-
-ChannelOption = tuple[str, object]
 
 
 class ServiceConfigs:

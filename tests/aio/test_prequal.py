@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 
 import grpclb_core as lb
-from grpclb_core import probing
+from grpclb_core.balancer import probing
 from grpclb_core.native import PrequalPicker, Slot, now_ns
 from grpclb_core.reports import encode_report
 from grpclb_core.reports.keys import METHOD, SERVICE
@@ -133,6 +133,13 @@ class TestWithCalls:
             assert picker_of(channel).pooled_at(now_ns()) == 0
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for servers to ask as often without calls as with them."""
+    monkeypatch.setattr(probing, "IDLE_S", 0.02)
+
+
+@pytest.mark.usefixtures("quick")
 class TestAsking:
     async def test_those_no_call_goes_to_are_asked(self) -> None:
         servers = [Telling(str(place), with_calls=False) for place in range(3)]
@@ -259,3 +266,9 @@ class TestSynchronous:
             await asyncio.sleep(0.05)
             first.cancel()
             assert await second == b"y"
+
+    async def test_one_server_is_no_choice_and_nobody_asks(self) -> None:
+        server = Telling()
+        async with balanced(server, policy=self.POLICY) as channel:
+            await call(channel, 5)
+            assert (server.asked, server.calls) == (0, 5)

@@ -16,6 +16,7 @@ from grpclb_core.endpoints.first import (
     advanced,
     in_order,
     interleaved,
+    is_alike,
     replaced,
     shuffled,
 )
@@ -292,6 +293,22 @@ class TestOrder:
 
     def test_nobody(self) -> None:
         assert in_order([]) == ()
+
+    def test_so_many_of_each_priority(self) -> None:
+        late = [four(number, priority=1) for number in (5, 6, 7)]
+        assert hosts(in_order([A, B, C, *late], most=2)) == "1256"
+
+    def test_the_winner_stays_among_them(self) -> None:
+        late = [four(number, priority=1) for number in (5, 6, 7)]
+        assert hosts(in_order([A, B, C, D, *late], None, 2, D.address)) == "1456"
+        assert hosts(in_order([A, B, *late], None, 2, B.address)) == "1256"
+        assert hosts(in_order([A, B, *late], None, 2, D.address)) == "1256"
+
+    def test_sets_that_are_alike(self) -> None:
+        assert is_alike([A, B], [B, four(1, weight=3.0)])
+        assert not is_alike([A, B], [A])
+        assert not is_alike([A, B], [A, four(2, priority=1)])
+        assert not is_alike([A, B], [A, four(2, health=Health.UNHEALTHY)])
 
 
 class TestShuffling:

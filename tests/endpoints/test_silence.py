@@ -79,10 +79,39 @@ class TestSilence:
         answer(slot, MILLISECOND)
         held = hold(slot, 1)
         look(silence, slot, 0)
-        silence.end()
+        silence.end(slot)
         assert silence.latency_ns is None
         assert look(silence, slot, 60) == 0
         assert len(held) == 1
+
+    def test_calls_of_the_connection_before_are_not_held_against_it(self) -> None:
+        silence, slot = Silence(), Slot()
+        answer(slot, MILLISECOND)
+        former = hold(slot, 2)
+        look(silence, slot, 0)
+        silence.end(slot)
+        assert [look(silence, slot, at_s) for at_s in (1, 60)] == [0, 0]
+        own = hold(slot, 1)
+        assert [look(silence, slot, at_s) for at_s in (61, 63)] == [0, 2]
+        own[0].finish_at(Outcome.SUCCESS, START + 64 * SECOND)
+        assert look(silence, slot, 64) == 0
+        former[0].finish_at(Outcome.TIMED_OUT, START + 65 * SECOND)
+        assert [look(silence, slot, at_s) for at_s in (65, 99)] == [0, 0]
+        own = hold(slot, 1)
+        assert [look(silence, slot, at_s) for at_s in (100, 103)] == [0, 3]
+        assert len(former) == 2
+        assert len(own) == 1
+
+    def test_a_call_of_its_own_that_times_out_is(self) -> None:
+        silence, slot = Silence(), Slot()
+        former = hold(slot, 1)
+        silence.end(slot)
+        own = hold(slot, 2)
+        look(silence, slot, 0)
+        for call in own:
+            call.finish_at(Outcome.TIMED_OUT, START + SECOND)
+        assert [look(silence, slot, at_s) for at_s in (1, 3)] == [1, 3]
+        assert len(former) == 1
 
 
 class TestTooLong:

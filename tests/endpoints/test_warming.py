@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grpclb_core.config import SlowStartConfig
-from grpclb_core.endpoints.warming import ramp, ramps
+from grpclb_core.endpoints.warming import LEAST_STEP_S, ramp, ramps, step_s
 
 WINDOW = SlowStartConfig(window_s=10)
 MIDDLE = 0.5  # a jitter that leaves the window as it is
@@ -48,3 +50,15 @@ def test_half_of_a_set_may_be_new_and_no_more() -> None:
 
 def test_nobody_at_all() -> None:
     assert ramps([], WINDOW) == []
+
+
+def test_weights_are_worked_out_anew_only_while_somebody_warms_up() -> None:
+    assert step_s([1e9, 10.9], WINDOW) == 0.5
+    assert step_s([1e9, 11.1], WINDOW) == math.inf
+    assert step_s([], WINDOW) == math.inf
+    assert step_s([0.0], SlowStartConfig()) == math.inf
+
+
+@pytest.mark.parametrize("window_s", [1e-308, 1e-3, 0.9])
+def test_and_not_more_often_than_is_of_any_use(window_s: float) -> None:
+    assert step_s([0.0], SlowStartConfig(window_s=window_s)) == LEAST_STEP_S

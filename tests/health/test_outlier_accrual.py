@@ -32,6 +32,7 @@ class Set:
         self.standings: dict[str, Standing | None] = dict.fromkeys(self.addresses, Standing.USABLE)
         self.connection_failures = dict.fromkeys(self.addresses, 0)
         self.in_flight = dict.fromkeys(self.addresses, 0)
+        self.picks = dict.fromkeys(self.addresses, 0)
         self.rng = random.Random(1)
         self.sweep()
 
@@ -53,6 +54,7 @@ class Set:
                 name in self.trials,
                 self.in_flight[name],
                 self.standings[name],
+                self.picks[name],
             )
         self.state, events = sweep(self.state, self.config, fleet, self.now_s, self.rng, self.panic_threshold)
         for event in events:
@@ -254,6 +256,30 @@ class TestPauses:
         one.sweep(a=(0, 7))
         one.wait(1.1)
         one.in_flight["a"] = 1
+        one.wait(9)
+        assert one.on_trial == "a"
+        one.wait(2)
+        assert (one.on_trial, one.ejected) == ("", "")
+
+    def test_its_time_runs_from_its_beginning_and_not_from_that_of_the_trial(self) -> None:
+        one = Set(4, EXACT)
+        one.sweep(a=(0, 7))
+        one.wait(1.1)
+        one.wait(15)  # nobody called
+        one.in_flight["a"] = one.picks["a"] = 1
+        one.wait(9)
+        assert one.on_trial == "a"
+        one.picks["a"] += 1  # it was cancelled between two sweeps, and there is another one
+        one.wait(9)
+        assert one.on_trial == "a"
+        one.sweep(a=(0, 1))
+        assert one.ejected == "a"
+
+    def test_calls_of_before_are_not_in_the_way_for_longer_than_that(self) -> None:
+        one = Set(4, EXACT)
+        one.in_flight["a"] = one.picks["a"] = 5
+        one.sweep(a=(0, 7))
+        one.wait(1.1)
         one.wait(9)
         assert one.on_trial == "a"
         one.wait(2)

@@ -142,9 +142,21 @@ class TestWishes:
 
     def test_whoever_has_no_weight_is_heard_at_once(self) -> None:
         slots = [*reported(), Slot()]
-        slots[0].forget_weight()
-        assert WRR.wants(slots[0], START)
         assert WRR.wants(slots[4], START)
+
+    @pytest.mark.parametrize("report", [LoadReport(), busy(0.0), busy(eps=-1.0)])
+    def test_reports_that_make_no_weight_need_not_be_read_more_often(self, report: LoadReport) -> None:
+        slot = Slot()
+        WRR.observe(report, slot, START)
+        assert (slot.weighed_since_ns, slot.reported_weight) == (0, 0.0)
+        assert [WRR.wants(slot, START + at_ms * 1_000_000) for at_ms in (0, 99, 100)] == [False, False, True]
+        WRR.observe(busy(), slot, START + SECOND)
+        assert slot.weighed_since_ns == START + SECOND  # it has a weight since that one, and no sooner
+
+    def test_one_that_makes_none_leaves_the_age_of_a_weight(self) -> None:
+        slot = reported()[0]
+        WRR.observe(LoadReport(), slot, START + SECOND)
+        assert slot.weighed_ns == START
 
     def test_and_so_is_everybody_where_the_clock_stepped_back(self) -> None:
         assert WRR.wants(reported()[0], START - 1)

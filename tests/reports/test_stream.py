@@ -15,7 +15,7 @@ import pytest
 from xds.data.orca.v3.orca_load_report_pb2 import OrcaLoadReport
 from xds.service.orca.v3.orca_pb2 import OrcaLoadReportRequest
 
-from grpclb_core.reports import probe_load, watch_load
+from grpclb_core.reports import Probe, probe_load, watch_load
 from grpclb_core.reports.keys import METHOD, SERVICE
 from grpclb_core.types import LoadReport
 from support.health import CHANNEL_OPTIONS, serve
@@ -215,13 +215,13 @@ class TestProbing:
     async def test_one_that_fails_may(self) -> None:
         async with serve(Script(failure).add_to) as port, channel_to(port) as channel:
             probe = await probe_load(channel, PATIENCE_S)
-        assert probe == (None, "the stream ended with INTERNAL: told to", False)
+        assert probe == Probe(None, "the stream ended with INTERNAL: told to")
 
     async def test_one_that_says_nothing_is_waited_for_no_longer_than_told(self) -> None:
         script = Script(nothing_for_ever)
         async with serve(script.add_to) as port, channel_to(port) as channel:
             with anyio.fail_after(PATIENCE_S):
-                assert await probe_load(channel, 0.05) == (None, "no report within 0.05 s", False)
+                assert await probe_load(channel, 0.05) == Probe(None, "no report within 0.05 s")
             await eventually(lambda: script.open == 0, PATIENCE_S)
 
     async def test_a_report_that_is_not_believed_is_none(self) -> None:
@@ -233,8 +233,9 @@ class TestProbing:
             probe = await probe_load(channel, PATIENCE_S)
         assert probe.report is None
         assert probe.fault.startswith("eps is -1.0")
+        assert probe.is_ignored
 
     async def test_a_closed_channel_is_told(self) -> None:
         channel = channel_to(1)
         await channel.close()
-        assert await probe_load(channel, PATIENCE_S) == (None, "the channel is closed", False)
+        assert await probe_load(channel, PATIENCE_S) == Probe(None, "the channel is closed")

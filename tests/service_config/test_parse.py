@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, ClassVar
 
 import msgspec
@@ -328,6 +329,15 @@ class TestWriting:
                 }
             }
         )
+
+    @pytest.mark.parametrize("decay_s", [1e-10, math.inf])
+    def test_what_would_not_be_read_is_not_written(self, decay_s: float) -> None:
+        with pytest.raises(ConfigError, match="decay_s: .* cannot be written as a duration"):
+            service_config_json(ServiceConfig(P2cEwma(decay_s=decay_s)))
+
+    def test_a_period_of_reports_beyond_a_day_means_a_day(self) -> None:
+        policy = parse_service_config(policies({"weighted_round_robin": {"oobReportingPeriod": "86401s"}})).policy
+        assert policy == WeightedRoundRobin(oob_reporting_period_s=86_400)
 
     def test_a_policy_of_somebody_else_cannot_be_written(self) -> None:
         with pytest.raises(ConfigError, match="policy 'round_robin': cannot be written as JSON"):

@@ -69,6 +69,7 @@ cdef class PrequalPicker(Picker):
     cdef void count(self, Entry* entry) noexcept nogil
     cdef bint is_hot(self, const Entry* entry) noexcept nogil
     cdef bint is_doubted(self, uint32_t member, int64_t now_ns) noexcept nogil
+    cdef int64_t aversion(self, int64_t streak) noexcept nogil
     cdef void judge(self, uint32_t member, int64_t failures, int64_t now_ns) noexcept nogil
     cdef void admit(self, uint32_t member, int64_t now_ns) noexcept nogil
     cdef void put(self, uint32_t member) noexcept nogil

@@ -2,13 +2,18 @@
 
 B. Wydrowski, R. Kleinberg, S. Rumble, A. Archer, "Load is not what you should balance: introducing Prequal" (NSDI
 2024). What servers tell of their calls in flight and of their latency is pooled. An entry is hot if its calls in flight
-are above a quantile of those of the last reports; the cold entry with the least latency is taken, and where all are hot,
-the one with the fewest calls in flight. What is different here:
+are above a quantile of those of the last reports; the cold entry with the least latency is taken, and where all are
+hot, the one with the fewest calls in flight. What is different here:
 
     reports come with the answers of      so there are no probes for each call; the balancer asks those that were not
     our own calls                         heard of for a while, and reports are what removals are counted by
+    our own calls in flight are known     so they are counted as they come and go, where the paper adds one for each
+                                          that goes; what a report adds is the calls of others
     an endpoint is in the pool once       its last report replaces the one before
-    the pool may hold the whole set       the paper's, which has room for half of it, would leave small sets to chance
+    the pool may hold the whole set       the paper's, which has room for half of it, would leave small sets to chance;
+                                          where nobody else calls, a report is not used up
+    few calls are never hot               of four servers with hardly a call, having one would be reason enough to go
+                                          to the slow one
     failures                              a server that fails at once has few calls and low latencies, and would get
                                           all: its reports are not believed for a while
     whoever is not heard of               gets a call now and then, where it cannot be asked
@@ -157,7 +162,7 @@ cdef class PrequalPicker(Picker):
             doubt = &self.doubts[member]
             store(&doubt.failures, load(&slot.failures))
             store(&doubt.successes, successes(slot))
-            store(&doubt.until_ns, last_answer_ns(slot) + <int64_t> (self.aversion_ns * min(failure_streak(slot), MOST_STREAK)))
+            store(&doubt.until_ns, last_answer_ns(slot) + self.aversion(failure_streak(slot)))
             if is_fresh(load(&slot.reported_ns), now_ns, self.max_age_ns) and not self.is_doubted(member, now_ns):
                 if self.pooled == self.pool_size:
                     if self.pool[self.oldest_entry()].time_ns >= load(&slot.reported_ns):
@@ -198,7 +203,7 @@ cdef class PrequalPicker(Picker):
         )
 
     cdef uint32_t choose_plainly(self, uint32_t first, int64_t now_ns) noexcept nogil:
-        """Return the one with fewer calls of our own in flight: the one drawn or another, or more if both are in doubt."""
+        """Return who has fewer calls of our own in flight: the one drawn or another, or more if both are in doubt."""
         cdef uint32_t count = self.view.count
         cdef uint32_t turn, candidate, best = first
         cdef uint32_t draws = count if count < <uint32_t> MOST_EXTRA_DRAWS else <uint32_t> MOST_EXTRA_DRAWS
@@ -243,7 +248,7 @@ cdef class PrequalPicker(Picker):
         return chosen
 
     cdef uint32_t best_of_pool(self, int64_t now_ns) noexcept nogil:
-        """Throw out what is too old or in doubt; return the place of the best entry, or the number if there is no choice."""
+        """Throw out what is too old or in doubt; return the place of the best, or how many there are."""
         cdef uint32_t place = 0, good = 0, best = 0
         cdef Entry* entry
         cdef bint hot, best_is_hot = True
@@ -374,9 +379,11 @@ cdef class PrequalPicker(Picker):
         cdef int64_t left_ns
         if failures != load(&doubt.failures):
             self.judge(member, failures, now_ns)
+        if is_on_trial(self.view.members[member].slot):
+            return False
         left_ns = load(&doubt.until_ns) - now_ns
         # More than it can be: the clock was set back.
-        return 0 < left_ns <= <int64_t> (self.aversion_ns * MOST_STREAK) and not is_on_trial(self.view.members[member].slot)
+        return 0 < left_ns <= self.aversion(MOST_STREAK)
 
     cdef void judge(self, uint32_t member, int64_t failures, int64_t now_ns) noexcept nogil:
         """Leave an endpoint aside for a while: for the less, the more calls it answered since the failure before."""
@@ -387,10 +394,16 @@ cdef class PrequalPicker(Picker):
         cdef double part = failed / (failed + answered) if answered > 0 else 1.0
         store(&doubt.failures, failures)
         store(&doubt.successes, successes(slot))
-        store(&doubt.until_ns, now_ns + <int64_t> (self.aversion_ns * part * max(1, min(failure_streak(slot), MOST_STREAK))))
+        store(&doubt.until_ns, now_ns + <int64_t> (part * <double> self.aversion(max(1, failure_streak(slot)))))
+
+    cdef int64_t aversion(self, int64_t streak) noexcept nogil:
+        """Return for how long an endpoint is left aside after so many failures in a row."""
+        return <int64_t> (self.aversion_ns * <double> min(streak, <int64_t> MOST_STREAK))
 
 
-cdef inline double reuse(double pooled, double count, double delta, double probe_rate, double remove_rate) noexcept nogil:
+cdef inline double reuse(
+    double pooled, double count, double delta, double probe_rate, double remove_rate
+) noexcept nogil:
     """Return how many calls may go by one report, on average: the paper's budget, within what a small set needs.
 
     Where the pool has more room than for half of the set, or fewer reports come than go, its formula has no answer.

@@ -57,6 +57,10 @@ class Track(msgspec.Struct, frozen=True):
     """When the phase began."""
     until_s: float = 0.0
     """Out: when a trial may begin."""
+    called_s: float | None = None
+    """On trial: since when the call is in flight that is now; calls of before may be in the way of one."""
+    picks: int = 0
+    """On trial: calls that were begun, ever, at the last sweep."""
     ejections: int = 0
     """Of late; the next pause is the longer for each (`forgiven`)."""
     was_away: bool = False
@@ -132,6 +136,13 @@ def _fault_of_connection(seen: Seen, config: OutlierConfig) -> tuple[Reason, str
     if _failed_in_a_row(seen, config):
         return Reason.CONSECUTIVE_FAILURES, f"{seen.failure_streak} calls failed in a row before it was connected again"
     return None
+
+
+def _called_s(track: Track, seen: Seen, now_s: float) -> float | None:
+    """Return since when the call of a trial has been in flight; None if there is none."""
+    if not seen.in_flight:
+        return None
+    return now_s if track.called_s is None or track.picks != seen.picks else track.called_s
 
 
 class _Sweep:
@@ -233,10 +244,13 @@ class _Sweep:
             if self._room.take(address, self._config.max_ejected_share):
                 return self._eject(address, Reason.FAILED_TRIAL, "its call failed", track.ejections)
             return self._let_in(address, track, "its call failed, but it cannot be done without")
-        if seen.in_flight and self._now_s - track.since_s >= self._config.window_s:
+        called_s = _called_s(track, seen, self._now_s)
+        if called_s is not None and self._now_s - called_s >= self._config.window_s:
             # A stream may last for days before it tells how it ends. A call that hangs is found by its silence.
             return self._readmit(address, track, f"its call has run for {self._config.window_s} s")
-        return track
+        if (called_s, seen.picks) == (track.called_s, track.picks):
+            return track
+        return msgspec.structs.replace(track, called_s=called_s, picks=seen.picks)
 
     def let_in(self, fleet: Fleet) -> None:
         """Let in those who come next, where more are out than may be."""

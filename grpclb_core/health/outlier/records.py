@@ -37,6 +37,8 @@ class Seen(NamedTuple):
     in_flight: int = 0
     standing: Standing | None = Standing.USABLE
     """What all others say of it; None while it is not connected."""
+    picks: int = 0
+    """Calls that were begun, ever."""
 
 
 class Change(Enum):
