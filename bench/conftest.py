@@ -14,6 +14,12 @@ SOURCE = Path(__file__).parent / "native" / "scaffold.pyx"
 SECTIONS = pytest.StashKey[list[Section]]()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run in one process, whatever the tests do: what is measured has the machine to itself."""
+    config.option.numprocesses = 0
+
+
 @pytest.fixture(scope="session")
 def scaffold() -> Scaffold:
     """Return the compiled scaffolding, whose source is here, wherever the package was installed."""

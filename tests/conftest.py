@@ -8,17 +8,30 @@ import signal
 # The tests break things on purpose, and C-core logs each of them. It reads this once, when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+from collections.abc import Iterator
+from typing import Any
+
 import hypothesis
 import pytest
+
+from support.loop import LastingLoop
 
 # What a shell starts in the background ignores interrupts, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
+def asyncio_backend() -> Iterator[Any]:
+    """Asyncio as anyio names it, with the loop that all tests share."""
+    loop = LastingLoop()
+    yield "asyncio", {"loop_factory": lambda: loop}
+    loop.end()
+
+
+@pytest.fixture
+def anyio_backend(asyncio_backend: Any) -> Any:
     """grpc.aio runs on asyncio alone; what is free of grpc overrides this to run on trio too."""
-    return "asyncio"
+    return asyncio_backend
 
 
 # Examples take longer on a busy machine; how long one takes proves nothing.

@@ -18,6 +18,7 @@ import trustme
 import grpclb_core as lb
 from grpclb_core.balancer.upkeep import POLL_S
 from support.dns import FaultyDns
+from support.ports import free_port
 from support.servers import (
     CHANNEL_OPTIONS,
     UNARY_STREAM,
@@ -310,13 +311,8 @@ def test_channel_made_before_the_loop_runs() -> None:
         await server.stop()
         return answer
 
-    async def free_port() -> int:
-        server = await EchoServer().start()
-        await server.stop()
-        return server.port
-
     server = EchoServer()
-    server.port = asyncio.run(free_port())
+    server.port = free_port()
     channel = lb.insecure_channel(f"ipv4:127.0.0.1:{server.port}", options=CHANNEL_OPTIONS)
     assert asyncio.run(use(channel, server)) == b"early"
 

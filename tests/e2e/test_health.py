@@ -34,8 +34,10 @@ async def test_a_server_that_is_unwell_gets_no_calls() -> None:
     for server in servers:
         await server.health.set("", SERVING)
         await server.start()
-    config = {"health": {"service": ""}}
-    async with lb.insecure_channel(target_of(servers), options=CHANNEL_OPTIONS, config=config) as channel:
+    config, policy = {"health": {"service": ""}}, "round_robin"  # which one slow answer does not put off
+    async with lb.insecure_channel(
+        target_of(servers), options=CHANNEL_OPTIONS, policy=policy, config=config
+    ) as channel:
         async with Load(channel).running() as load:
             await load.wait_for("a", 0, within_s=5)
             loop = asyncio.get_running_loop()

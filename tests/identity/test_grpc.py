@@ -24,12 +24,6 @@ pytestmark = pytest.mark.anyio
 ID = "spiffe://example.org/ns/default/sa/greeter"
 
 
-@pytest.fixture(scope="session", autouse=True)
-async def one_event_loop(anyio_backend: str) -> AsyncIterator[None]:
-    """One loop for all of these tests, for the reason that tests/aio/conftest.py gives."""
-    yield  # noqa: PT022 - the loop lives as long as this fixture
-
-
 @contextlib.asynccontextmanager
 async def serving(leaf: Leaf, client_ca: bytes | None = None) -> AsyncIterator[EchoServer]:
     credentials = grpc.ssl_server_credentials([(leaf.key, leaf.certificate)], client_ca, client_ca is not None)

@@ -6,6 +6,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -25,8 +26,8 @@ ID = "spiffe://example.org/ns/default/sa/greeter"
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def anyio_backend(request: pytest.FixtureRequest, asyncio_backend: Any) -> Any:
+    return asyncio_backend if request.param == "asyncio" else request.param
 
 
 def server_context(leaf: Leaf, client_ca: trustme.CA | None = None, protocol: str = "h2") -> ssl.SSLContext:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -25,8 +26,8 @@ REFRESH_S = 3600.0
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def anyio_backend(request: pytest.FixtureRequest, asyncio_backend: Any) -> Any:
+    return asyncio_backend if request.param == "asyncio" else request.param
 
 
 class Files:

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import grpclb_core.native
-from support.compiled import load, run_python
+from support.compiled import built_once, load, run_python
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "embed_cython"
@@ -20,10 +20,7 @@ IMPORTED = PACKAGE.parents[1]
 DECLARATIONS = IMPORTED if (PACKAGE / "picker.pxd").exists() else ROOT / "ext"
 
 
-@pytest.fixture(scope="session")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source tree after `setup.py build_py`: its generated C, and in `site/` what a wheel would hold."""
-    tree = tmp_path_factory.mktemp("staged") / "tree"
+def stage(tree: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
     for name in ("ext", "grpclb_core"):
         shutil.copytree(ROOT / name, tree / name, ignore=ignored)
@@ -32,22 +29,26 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_python("setup.py", "-q", "build_py", "--build-lib", "site", cwd=tree, site=tree)
     for module in PACKAGE.glob("*.so"):
         shutil.copy(module, tree / "site" / "grpclb_core" / "native")
-    return tree
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree after `setup.py build_py`: its generated C, and in `site/` what a wheel would hold."""
+    return built_once(tmp_path_factory, "staged", stage)
 
 
 @pytest.fixture(scope="session")
 def example(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedding example, built as its README says against the installed package."""
-    folder = tmp_path_factory.mktemp("example")
-    shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("build", "*.c", "*.so"))
-    run_python("setup.py", "-q", "build_ext", "--inplace", cwd=folder, site=staged / "site")
-    return folder
+
+    def build(folder: Path) -> None:
+        shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("build", "*.c", "*.so"))
+        run_python("setup.py", "-q", "build_ext", "--inplace", cwd=folder, site=staged / "site")
+
+    return built_once(tmp_path_factory, "example", build)
 
 
-@pytest.fixture(scope="session")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """`probe.pyx`, built by the example's own recipe against the package that is imported here."""
-    folder = tmp_path_factory.mktemp("probe")
+def build_probe(folder: Path) -> None:
     shutil.copy(Path(__file__).with_name("probe.pyx"), folder)
     recipe = (EXAMPLE / "setup.py").read_text()
     (folder / "setup.py").write_text(recipe.replace("driver", "probe"))
@@ -55,4 +56,9 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         "setup.py", "-q", "build_ext", "--inplace",
         cwd=folder, site=IMPORTED, GRPCLB_DECLARATIONS=str(DECLARATIONS),
     )  # fmt: skip
-    return load("probe", folder)
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """`probe.pyx`, built by the example's own recipe against the package that is imported here."""
+    return load("probe", built_once(tmp_path_factory, "probe", build_probe))

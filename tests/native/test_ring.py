@@ -278,7 +278,7 @@ class TestKeys:
             (("key", b"a"), ("key", "b")),
             (("key", b"a,b"),),
             grpc.aio.Metadata(("key", "a"), ("key", "b")),
-            iter([("key", "a"), ("key", "b")]),
+            pytest.param(iter([("key", "a"), ("key", "b")]), id="iterator"),
         ],
         ids=str,
     )
@@ -302,7 +302,7 @@ class TestKeys:
             ("key", "a"),
             (("key", "a", "b"),),
             5,
-            object(),
+            pytest.param(object(), id="object"),
             grpc.aio.Metadata(),
         ],
         ids=repr,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,8 @@ from support.recorder import Recorder
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def anyio_backend(request: pytest.FixtureRequest, asyncio_backend: Any) -> Any:
+    return asyncio_backend if request.param == "asyncio" else request.param
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ PROMPT_S = 2.0
 
 
 @pytest.fixture(params=WORLDS)
-async def world(request: pytest.FixtureRequest, anyio_backend: str, tmp_path: Path) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, anyio_backend_name: str, tmp_path: Path) -> AsyncIterator[World]:
     module = import_module(f"support.worlds.{request.param}")
-    if anyio_backend not in getattr(module, "BACKENDS", ("asyncio", "trio")):
-        pytest.skip(f"the {request.param} resolver does not run on {anyio_backend}")
+    if anyio_backend_name not in getattr(module, "BACKENDS", ("asyncio", "trio")):
+        pytest.skip(f"the {request.param} resolver does not run on {anyio_backend_name}")
     async with module.world(tmp_path) as opened:
         yield opened
 

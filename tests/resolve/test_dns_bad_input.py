@@ -189,7 +189,7 @@ def test_a_pointer_to_itself_is_not_modest() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_true_answer_is_found_among_forged_ones(anyio_backend: str) -> None:
+async def test_the_true_answer_is_found_among_forged_ones() -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
@@ -240,7 +240,7 @@ def test_any_bytes_give_an_answer_or_a_reason(
     else:
         server.serve(NAME, (1, 2, 3, "a.test"), (0, 0, 65535, "b.test"), ttl_s=7)
     server.mangle = lambda whole: altered(whole, cut, changes) + tail
-    lookup = asyncio.run(asked(server, record_type))  # not by anyio, which minds that other tests share a loop
+    lookup = asyncio.run(asked(server, record_type))
     (answer,) = lookup.answers.values() or [None]
     if answer is None:
         assert lookup.failures[record_type]
@@ -250,8 +250,8 @@ def test_any_bytes_give_an_answer_or_a_reason(
 
 
 @pytest.mark.anyio
-async def test_memory_stays_bounded(server: FaultyDns, anyio_backend: str) -> None:
-    if anyio_backend != "asyncio":
+async def test_memory_stays_bounded(server: FaultyDns, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
         pytest.skip("what is kept does not depend on the event loop")
     server.set(NAME, *(f"10.0.{n >> 8}.{n & 255}" for n in range(500)))
     for fault in [None, Fault.SERVFAIL, Fault.CUT_OFF] * 3:  # what is made once, is made now

@@ -33,8 +33,8 @@ LONG_S = 60.0  # never comes within a test
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"  # as grpc.aio
+def anyio_backend(asyncio_backend: Any) -> Any:
+    return asyncio_backend  # as grpc.aio
 
 
 @pytest.fixture(params=[False, True], ids=["sotw", "delta"])

@@ -28,8 +28,8 @@ Listing = Callable[[], Awaitable[list[str]]]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"  # as grpc.aio
+def anyio_backend(asyncio_backend: Any) -> Any:
+    return asyncio_backend  # as grpc.aio
 
 
 @pytest.fixture(params=[False, True], ids=["sotw", "delta"])

@@ -18,7 +18,8 @@ from grpclb_core import server
 from grpclb_core.config import Config, EtcdConfig
 from grpclb_core.errors import ConfigError, TargetError
 from grpclb_core.resolve import parse_target, resolver_for
-from support.etcd import Etcd, free_port, shared_etcd, unused_prefix
+from support.etcd import Etcd, shared_etcd, unused_prefix
+from support.ports import free_port
 from support.recorder import PATIENCE_S, Recorder
 from support.relay import Relay
 

@@ -24,6 +24,7 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.wrappers_pb2 import BytesValue
 
+from .ports import free_port
 from .servers import SERVER_OPTIONS
 
 EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -83,7 +84,7 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
-        self.port = 0
+        self.port = free_port()
         self.streams_opened = 0
         self.refuse_streams = False
         self.silent = False
@@ -106,7 +107,7 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
         return [request.error_detail.message for request in self.requests if request.HasField("error_detail")]
 
     async def start(self, credentials: grpc.ServerCredentials | None = None) -> AdsServer:
-        """Listen, on the port used before if there is one."""
+        """Listen, on the same port each time."""
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
         if credentials is None:

@@ -7,7 +7,6 @@ import ipaddress
 import os
 import shutil
 import signal
-import socket
 import socketserver
 import struct
 import subprocess
@@ -20,6 +19,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, SOA, SRV, TXT, A, DNSQuestion, DNSRecord
+
+from support.ports import free_port
 
 MAX_DATAGRAM = 512  # RFC 1035 4.2.1, for a query without EDNS
 DNSMASQ = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -261,7 +262,7 @@ class Dnsmasq:
         self._version = 0
         self._write({})
         self._log = folder / "log"
-        self.port = _free_port()
+        self.port = free_port()
         assert DNSMASQ is not None
         self._process = subprocess.Popen(
             [
@@ -321,10 +322,3 @@ class Dnsmasq:
                 pass  # not listening yet
             time.sleep(0.02)
         raise TimeoutError(f"dnsmasq does not serve version {self._version}:\n{self._log.read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

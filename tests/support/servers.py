@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+
+from support.ports import free_port
 
 SERVICE = "test.Echo"
 UNARY_UNARY = f"/{SERVICE}/UnaryUnary"
@@ -54,7 +57,7 @@ class EchoServer:
         self._server = grpc.aio.server(interceptors=self.interceptors, options=(*SERVER_OPTIONS, *self.options))
         self._server.add_generic_rpc_handlers((self._handlers(),))
         self.serve(self._server)
-        address = host if host.startswith("unix:") else f"{host}:{port}"
+        address = host if host.startswith("unix:") else f"{host}:{port or free_port()}"
         if self._credentials is None:
             self.port = self._server.add_insecure_port(address)
         else:
@@ -176,7 +179,7 @@ class ChildServer:
     def __init__(self, name: str, host: str = "127.0.0.1", port: int = 0, prefix: Sequence[str] = ()) -> None:
         self.name = name
         self.host = host
-        self.port = port
+        self.port = port or free_port()
         self._prefix = list(prefix)
         self._process: subprocess.Popen[str] | None = None
 
@@ -186,13 +189,14 @@ class ChildServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [*self._prefix, sys.executable, __file__, self.name, self.host, str(self.port)],
+            [*self._prefix, sys.executable, "-m", "support.servers", self.name, self.host, str(self.port)],
+            cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
+        assert int(self._process.stdout.readline()) == self.port
 
     def kill(self) -> None:
         """End the process without a word, as a crash does."""
