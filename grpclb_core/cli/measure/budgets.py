@@ -36,6 +36,10 @@ CLOCK = Budget(
 GROWTH = _at_most(
     "p2c_ewma, 10000 endpoints / 16", 2.0, 1.0, "two choices look at two endpoints, however many there are"
 )
+RULES = _at_most(
+    "p2c_ewma / the same with every rule off, 16 endpoints", 1.25, 1.0,
+    "what holds when a fleet misbehaves must not be paid for while it does not",
+)  # fmt: skip
 CHANNEL = _at_most(
     "this channel / grpc.aio round_robin, client CPU", 1.02, 1.0, "a drop-in must not be paid for with throughput"
 )

@@ -26,7 +26,8 @@ class Fleet:
             picker = RandomPicker(View([slot]), seed=0)
             now = now_ns()
             picker.pick_at(now - chance.randrange(FASTEST_NS, SLOWEST_NS)).finish_at(Outcome.SUCCESS, now)
-            self._open += [picker.pick() for _ in range(chance.randint(0, MOST_IN_FLIGHT))]
+            # Streams, which may stay open: calls that do, where others end at once, are those of a server that hangs.
+            self._open += [picker.pick_stream() for _ in range(chance.randint(0, MOST_IN_FLIGHT))]
 
 
 class TwinFleet:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
-from ...native import Picker
+from ...native import P2cEwmaPicker, Picker
 from ...policies import POLICIES, P2cEwma
 from . import budgets
 from .fleets import Fleet, TwinFleet
@@ -27,6 +27,7 @@ TWIN_PICKS = 2_000
 
 P2C = f"{P2cEwma.name} {REFERENCE_SIZE}"
 TWIN = f"plain Python {REFERENCE_SIZE}"
+BARE = f"{P2C} with every rule off"
 FLOOR = "two empty calls + two clock readings"
 LOOP, EMPTY, CLOCKED, NULL = "empty loop", "two empty calls", "two calls with a clock reading each", "null picker"
 NOGIL_CLOCK, NOGIL_NULL, NOGIL_P2C = "two clock readings in C", "null picker in C", f"{P2C} in C"
@@ -49,14 +50,17 @@ def empty_loop(count: int) -> None:
 
 def measure_picks(sizes: Sequence[int], rounds: int, scaffold: Scaffold | None) -> tuple[list[Section], list[Check]]:
     """Measure every policy at every size, the twin, and the scaffolding if there is one, all in the same rounds."""
-    fleets = {size: Fleet(size, SEED) for size in {*sizes, REFERENCE_SIZE}}
     twin = TwinFleet(REFERENCE_SIZE, SEED)
     variants: Variants = {TWIN: from_python(twin.picker.pick, TWIN_PICKS)}
-    for size, fleet in sorted(fleets.items()):
+    # Each has a fleet of its own: what one policy learns of its endpoints is not what another would have learnt.
+    for size in sorted({*sizes, REFERENCE_SIZE}):
         for name, policy in POLICIES.items():
-            variants[f"{name} {size}"] = from_python(policy().build(fleet.view, SEED, 0).pick, warm_up=2 * size)
+            picker = policy().build(Fleet(size, SEED).view, SEED, 0)
+            variants[f"{name} {size}"] = from_python(picker.pick, warm_up=2 * size)
+    bare = P2cEwmaPicker(Fleet(REFERENCE_SIZE, SEED).view, seed=SEED)
+    variants[BARE] = from_python(bare.pick, warm_up=2 * REFERENCE_SIZE)
     if scaffold is not None:
-        variants |= _scaffolding(scaffold, fleets[REFERENCE_SIZE])
+        variants |= _scaffolding(scaffold)
     with no_collection():
         interleave(variants, 1)  # warms up caches and Python's own specialisation
         readings = interleave(variants, rounds)
@@ -64,7 +68,10 @@ def measure_picks(sizes: Sequence[int], rounds: int, scaffold: Scaffold | None) 
         # Each measured alone. In CLOCKED the processor overlaps them, which a pick that needs the time cannot do.
         readings[FLOOR] = [sum(both) for both in zip(readings[EMPTY], readings[NOGIL_CLOCK], strict=True)]
     sections = [_by_policy(readings, sizes), _against(readings)]
-    checks = [check(budgets.TWIN, ratio(readings[TWIN], readings[P2C]).median)]
+    checks = [
+        check(budgets.TWIN, ratio(readings[TWIN], readings[P2C]).median),
+        check(budgets.RULES, ratio(readings[P2C], readings[BARE]).median),
+    ]
     if 10_000 in sizes:
         checks.append(check(budgets.GROWTH, ratio(readings[f"{P2cEwma.name} 10000"], readings[P2C]).median))
     if scaffold is not None:
@@ -78,9 +85,9 @@ def from_python(pick: Callable[[], object], count: int = PICKS, warm_up: int = 0
     return partial(timed_ns, partial(pick_and_finish, pick), count, warm_up)
 
 
-def _scaffolding(scaffold: Scaffold, fleet: Fleet) -> Variants:
-    null: Picker = scaffold.NullPicker(fleet.view, seed=SEED)
-    p2c = P2cEwma().build(fleet.view, SEED, 0)
+def _scaffolding(scaffold: Scaffold) -> Variants:
+    null: Picker = scaffold.NullPicker(Fleet(REFERENCE_SIZE, SEED).view, seed=SEED)
+    p2c = P2cEwma().build(Fleet(REFERENCE_SIZE, SEED).view, SEED, 0)
     return {
         LOOP: partial(timed_ns, empty_loop, PICKS, 0),
         EMPTY: from_python(scaffold.EmptyPicker().pick),
@@ -110,7 +117,7 @@ def _by_policy(readings: Readings, sizes: Sequence[int]) -> Section:
 
 def _against(readings: Readings) -> Section:
     rows = [_row(readings, TWIN, P2C)]
-    rows += [_row(readings, P2C, name) for name in (FLOOR, CLOCKED, NULL) if name in readings]
+    rows += [_row(readings, P2C, name) for name in (BARE, FLOOR, CLOCKED, NULL) if name in readings]
     return Section(f"the default policy at {REFERENCE_SIZE} endpoints against what it is measured by", rows)
 
 
