@@ -54,7 +54,8 @@ def test_pick_prints_json_that_describes_the_machine_and_not_its_name(capsys: py
     row = found["sections"][0]["rows"][0]
     assert row["ratio"]["rounds"] == 2
     assert row["ratio"]["least"] <= row["ratio"]["median"] <= row["ratio"]["most"]
-    assert {check["budget"]["name"] for check in found["checks"]} == {budgets.TWIN.name, budgets.REBUILD.name}
+    kept = {budgets.TWIN.name, budgets.RULES.name, budgets.REBUILD.name}
+    assert {check["budget"]["name"] for check in found["checks"]} == kept
 
 
 def test_call_compares_the_channel_with_round_robin(capsys: pytest.CaptureFixture[str]) -> None:
