@@ -85,20 +85,23 @@ def decode_report(message: bytes) -> LoadReport:
     for tag, _, payload in fields(message):
         if field := _NUMBERS.get(tag):
             (values[field],) = _DOUBLE.unpack(payload)
-        elif field := _MAPS.get(tag):
-            name, number = _decode_entry(payload)
+        elif (field := _MAPS.get(tag)) and (entry := _decode_entry(payload)):
+            name, number = entry
             values.setdefault(field, {})[name] = number
     return LoadReport(**values)
 
 
-def _decode_entry(message: bytes) -> tuple[str, float]:
-    name, number = "", 0.0
+def _decode_entry(message: bytes) -> tuple[str, float] | None:
+    """Return a name and its number, or nothing for an entry with anything else in it: protobuf's upb skips it whole."""
+    name, number, strange = "", 0.0, False
     for tag, _, payload in fields(message):
         if tag == _KEY:
             name = payload.decode()
         elif tag == _VALUE:
             (number,) = _DOUBLE.unpack(payload)
-    return name, number
+        else:
+            strange = True
+    return None if strange else (name, number)
 
 
 def encode_request(period_s: float, request_cost_names: Sequence[str] = ()) -> bytes:

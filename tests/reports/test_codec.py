@@ -71,6 +71,11 @@ def test_nothing_is_encoded_as_nothing() -> None:
             b"\x42\x05\x0a\x03abc\x42\x0e\x0a\x03abc\x11" + struct.pack("<d", 1.0),
             LoadReport(named_metrics={"abc": 1.0}),
         ),
+        (b"\x42\x07\x0a\x03abc\x18\x05", LoadReport()),  # an entry with a field that no entry has
+        (
+            b"\x42\x0b\x0a\x00\x11" + struct.pack("<d", 1.0) + b"\x42\x0b\x08\x04\x11" + bytes(8),
+            LoadReport(named_metrics={"": 1.0}),  # the second one's key is of another type
+        ),
     ],
 )
 def test_what_else_may_be_in_a_report(message: bytes, report: LoadReport) -> None:

@@ -165,13 +165,13 @@ async def test_any_bad_answer_keeps_the_set_and_is_reported(server: FaultyDns, s
         await sink.until(lambda: sink.updates)
         server.fail(NAME, fault)
         await sink.until(lambda: len(sink.errors) >= 3)
-        assert len(sink.updates) == 1
         server.heal(NAME)
-        await sink.until(lambda: len(sink.updates) == 2)  # the same set once more: the failure is over
+        await sink.until(lambda: sink.order[-1] == "update")  # the same set once more: the failure is over
         seen = len(server.asked(NAME))
         await sink.until(lambda: len(server.asked(NAME)) >= seen + 3)
-    assert len(sink.updates) == 2
-    assert sink.updates[0] == sink.updates[1]
+    assert all(update == sink.updates[0] for update in sink.updates)
+    # A set is pushed again after a failure, of which a busy machine makes more than were asked for, and never otherwise.
+    assert ("update", "update") not in itertools.pairwise(sink.order)
     assert "'greeter.test.' from 127.0.0.1:" in str(sink.errors[0])
     assert "stay in use" in str(sink.errors[0])
 
