@@ -21,4 +21,5 @@ class P2cEwmaPicker(Picker):
         probe_s: float = 0.0,
         widen_factor: float = 0.0,
         stream_weight: float = 1.0,
+        alike_factor: float = 0.0,
     ) -> None: ...

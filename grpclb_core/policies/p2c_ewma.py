@@ -38,16 +38,19 @@ class P2cEwma(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     age_factor: Factor = 1.5
     """Calls in flight whose mean age is past that many estimates stand in for the estimate, so that a server that hangs
     is seen before any answer is; brpc's `punish_inflight_ratio`."""
-    peak_cap: Factor = 10.0
-    """One answer raises an estimate to no more than that many times what is typical of the fleet, lest one slow answer
-    exile its server. A value below 1 counts as 1."""
+    peak_cap: Factor = 20.0
+    """One answer counts for no more than that many times the mean of a typical endpoint, lest a single slow one exile
+    its server. A value below 1 counts as 1."""
+    alike_factor: Factor = 0.2
+    """Estimates that differ by chance count as equal, so that calls in flight decide: those within 1 + that many times
+    the spread, which is how many times their mean the peaks of this fleet are (5 where latencies are exponential, 10
+    and more where some calls are far heavier than others)."""
     floor: bool = True
     """An estimate of more than twice what is typical does not fade below the least of the fleet, lest a slow server
     left alone come to look fastest."""
-    probe_s: Seconds = 1.6
+    probe_s: Seconds = 2.4
     """A slow endpoint is tried again after so long without a call, and taken back after three good answers; about one
-    pick of 200 goes to that, or one of 5 where calls are rare. Three times as long where probes find no change, which
-    is below 5 s."""
+    pick of 300 goes to that, or one of 18 where calls are rare."""
     widen_factor: Factor = 2.0
     """Where the better of two draws is slower than that many times what is typical, more are drawn: two draws of four
     servers fall on the two slow ones once in six. What is slow counts for its excess once more then."""
@@ -65,6 +68,7 @@ class P2cEwma(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             pushback_s=self.max_pushback_s,
             age_factor=self.age_factor,
             peak_cap=self.peak_cap,
+            alike_factor=self.alike_factor,
             floor=self.floor,
             probe_s=self.probe_s,
             widen_factor=self.widen_factor,

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 import grpclb_core as lb
+from grpclb_core.observe import EndpointSnapshot
 from support.dns import DNSMASQ, Dnsmasq
 from support.load import Load
 from support.servers import CHANNEL_OPTIONS, UNARY_UNARY, ChildServer, EchoServer
@@ -59,18 +60,20 @@ async def test_killed_server_costs_no_more_than_its_calls_in_flight(policy: str)
                 victim = servers[0]
                 assert load.first_answer_of("a", 0) is not None
 
-                def in_flight() -> int:
-                    return next(
-                        e.in_flight for e in channel.balancer.snapshot().endpoints if e.address == victim.address
-                    )
+                def seen() -> EndpointSnapshot:
+                    return next(e for e in channel.balancer.snapshot().endpoints if e.address == victim.address)
 
                 hanging = [channel.unary_unary(UNARY_UNARY)(b"sleep:30") for _ in range(20)]
                 await asyncio.sleep(0.2)
-                lost = in_flight()
+                before = seen()
                 victim.kill()
                 await asyncio.sleep(1)
                 failed_hanging = sum(call.done() for call in hanging)
-                assert len(load.failures) + failed_hanging <= lost
+                # While the end of the process was waited for no call was made, and some are then made up for before the
+                # news of it is read; those are in flight as well.
+                late = seen().picks - before.picks
+                assert late <= 5
+                assert len(load.failures) + failed_hanging <= before.in_flight + late
                 assert failed_hanging > 0, "the victim had none of the calls that hang: nothing was tested"
                 assert {code for _, code in load.failures} <= {grpc.StatusCode.UNAVAILABLE}
                 killed = len(load.failures)

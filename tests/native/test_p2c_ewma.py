@@ -5,6 +5,8 @@ Statistical claims are made with 99.9 % confidence and fixed seeds; see fleet.py
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from grpclb_core.native import P2cEwmaPicker, Slot, View
@@ -49,6 +51,7 @@ class TestBare:
             floor=False,
             probe_s=0,
             widen_factor=0,
+            alike_factor=0,
         )
         slots = fleet_with(5, 2, 30 * MILLISECOND)
         held = [hold(slot, calls) for slot, calls in zip(slots, (0, 1, 4, 2, 3), strict=True)]
@@ -149,12 +152,12 @@ class TestAge:
 
 
 class TestCap:
-    def test_one_answer_raises_the_estimate_to_ten_times_what_is_typical(self) -> None:
+    def test_one_answer_counts_for_twenty_times_what_is_typical(self) -> None:
         slots = measured_fleet(4)
         picker = P2cEwma(age_factor=0).build(View(slots), 1, START)
         ticket = picker.pick_at(START)
         ticket.finish_at(Outcome.SUCCESS, START + SECOND)
-        assert ticket.slot.latency_ns_at(START + SECOND, 10.0) == 100 * MILLISECOND
+        assert ticket.slot.latency_ns_at(START + SECOND, 10.0) == 200 * MILLISECOND
 
     def test_the_cap_follows_a_fleet_that_became_slower(self) -> None:
         clients = Clients([SECOND // 100] * 4, 50)
@@ -217,6 +220,63 @@ class TestWidening:
         answer(slots[-1], 10 * MILLISECOND)
         picks = dropped_picks(P2cEwma(probe_s=0).build(View(slots, weights), 1, START), 10_000)
         assert picks[-1] < 0.15 * sum(picks)
+
+
+def run_mixed(clients: Clients, seconds: float, heavy_share: float = 0.01) -> list[int]:
+    """Make calls of which some are heavy and take 100 ms wherever they go; return the endpoint of each."""
+    rng = random.Random(7)
+    usual = list(clients.latencies_ns)
+    picked = []
+    for _ in range(int(seconds * SECOND / clients.gap_ns)):
+        is_heavy = rng.random() < heavy_share
+        clients.latencies_ns[:] = [100 * MILLISECOND] * len(usual) if is_heavy else usual
+        picked += clients.run(clients.gap_ns / SECOND)
+    clients.latencies_ns[:] = usual
+    return picked
+
+
+class TestAlike:
+    """What is chance is no difference."""
+
+    def picks(self, slots: list[Slot], now_ns: int, **rules: float) -> list[int]:
+        rules = {"probe_s": 0, "age_factor": 0} | rules
+        return dropped_picks(P2cEwma(**rules).build(View(slots), 1, now_ns), 10_000, now_ns)
+
+    @pytest.mark.parametrize(("latency_ms", "share"), [(11.9, 0.5), (12.1, 0.0)])
+    def test_where_latencies_are_steady_a_fifth_more_is_slower(self, latency_ms: float, share: float) -> None:
+        slots = fleet_with(2, 1, int(latency_ms * MILLISECOND))
+        assert is_share(self.picks(slots, START)[0], 10_000, share)
+
+    def test_of_those_alike_the_one_with_fewer_calls_is_taken(self) -> None:
+        slots = fleet_with(2, 1, 11 * MILLISECOND)
+        held = hold(slots[1], 1)
+        assert self.picks(slots, START) == [10_000, 0]
+        held += hold(slots[0], 2)
+        assert self.picks(slots, START) == [0, 10_000]
+
+    def test_who_had_the_last_heavy_call_is_no_slower(self) -> None:
+        even = chi_square([run_mixed(Clients([10 * MILLISECOND] * 4, 200), 60).count(place) for place in range(4)])
+        clients = Clients([10 * MILLISECOND] * 4, 200, alike_factor=0)
+        by_peak = chi_square([run_mixed(clients, 60).count(place) for place in range(4)])
+        # Calls in flight even out what chance alone would not, so this is far below the limit.
+        assert even < CHI_SQUARE_999[3] < by_peak
+
+    @pytest.mark.parametrize(("quiet_s", "is_alike"), [(20, True), (300, False)])
+    def test_a_fleet_is_remembered_to_have_heavy_calls(self, quiet_s: int, is_alike: bool) -> None:
+        clients = Clients([10 * MILLISECOND] * 4, 200, probe_s=0)
+        run_mixed(clients, 60)
+        clients.run(quiet_s)
+        clients.latencies_ns[0] = 100 * MILLISECOND
+        clients.run_until(0)
+        clients.latencies_ns[0] = 10 * MILLISECOND
+        clients.run(0.2)  # the heavy call is answered
+        assert (clients.run(1).count(0) > 30) == is_alike
+
+    def test_a_slow_one_is_known_by_its_mean_where_its_peak_is_no_higher(self) -> None:
+        latencies_ns = [60 * MILLISECOND] + [10 * MILLISECOND] * 3
+        picked = run_mixed(Clients(list(latencies_ns), 200, probe_s=0), 60)
+        by_peak = run_mixed(Clients(list(latencies_ns), 200, probe_s=0, alike_factor=0), 60)
+        assert picked[6_000:].count(0) < 0.01 * 6_000 < by_peak[6_000:].count(0)
 
 
 class TestStreams:

@@ -38,12 +38,12 @@ class TestProbes:
         assert is_share(clients.run(1_000 / rate).count(0), 1_000, 0.25)
 
     @pytest.mark.parametrize("rate", [10, 100, 2_000])
-    def test_one_pick_in_two_hundred_goes_to_the_slow(self, rate: float) -> None:
+    def test_one_pick_in_three_hundred_goes_to_the_slow(self, rate: float) -> None:
         clients = Clients([200 * MILLISECOND] + [10 * MILLISECOND] * 9, rate)
         clients.run(10)
         picked = clients.run(60)
-        # Where calls are rare, one of them every 4.8 s.
-        assert 0 < picked.count(0) <= max(0.005 * len(picked), 60 / 4.8) + 1
+        # Where calls are rare, one of them every 2.4 s.
+        assert 0 < picked.count(0) <= max(len(picked) / 300, 60 / 2.4) + 1
 
     def test_a_lucky_answer_is_not_enough(self) -> None:
         clients = Clients([200 * MILLISECOND] + [10 * MILLISECOND] * 9, 100)
@@ -56,16 +56,17 @@ class TestProbes:
         assert clients.slots[0].latency_ns_at(clients.now_ns, 1e9) == pytest.approx(estimate_ns)
         assert clients.run(1).count(0) <= 2
 
-    def test_the_wait_between_probes_grows_where_they_find_no_change(self) -> None:
-        clients = Clients([200 * MILLISECOND] + [10 * MILLISECOND] * 9, 100)
-        clients.run(60)
+    def test_the_wait_counts_from_when_the_probe_was_sent(self) -> None:
+        """Its answer tells of that moment: who takes long to say that it is slow is not left alone for longer."""
+        clients = Clients([SECOND] + [10 * MILLISECOND] * 9, 200)
+        clients.run(30)
         times = [index for index, place in enumerate(clients.run(60)) if place == 0]
-        gaps_s = [(later - sooner) / 100 for sooner, later in itertools.pairwise(times)]
-        assert min(gaps_s) > 4.8  # three times probe_s
-        assert max(gaps_s) < 6.5
+        gaps_s = [(later - sooner) / 200 for sooner, later in itertools.pairwise(times)]
+        assert min(gaps_s) > 2.3
+        assert max(gaps_s) < 3
 
     def test_without_probes_it_waits_until_its_estimate_has_faded(self) -> None:
-        rules = {"probe_s": 0, "floor": False}
+        rules = {"probe_s": 0, "floor": False, "peak_cap": 10}
         clients = Clients([10 * MILLISECOND] * 4, 100, **rules)
         clients.run(5)
         clients.latencies_ns[0] = 200 * MILLISECOND
@@ -185,7 +186,7 @@ class TestRations:
     """How many picks may go to those that are slow, or fail."""
 
     @pytest.mark.parametrize("weights", [None, [1.0, 2.0] * 200])
-    def test_one_pick_of_two_hundred_where_many_are_slow(self, weights: list[float] | None) -> None:
+    def test_one_pick_of_three_hundred_where_many_are_slow(self, weights: list[float] | None) -> None:
         slots = new_slots(400)
         slow = set(slots[:80])
         picker = P2cEwma(decay_s=1e9, age_factor=0).build(View(slots, weights), 1, START)
@@ -197,16 +198,17 @@ class TestRations:
                 picks += 1
                 sent += ticket.slot in slow
             ticket.finish_at(Outcome.SUCCESS, now_ns + (200 if ticket.slot in slow else 10) * MILLISECOND)
-        assert 0.004 * picks <= sent <= 0.0055 * picks
+        assert 0.0025 * picks <= sent <= 0.0037 * picks
 
-    @pytest.mark.parametrize("rate", [0.5, 1])
-    def test_one_pick_of_five_where_calls_are_rare(self, rate: float) -> None:
+    @pytest.mark.parametrize(("rate", "fewest"), [(0.5, 10), (1, 18)])
+    def test_one_pick_of_eighteen_where_calls_are_rare(self, rate: float, fewest: int) -> None:
+        """Or fewer, where those would take more than 19 s."""
         clients = Clients([2 * SECOND] + [10 * MILLISECOND] * 3, rate, decay_s=1e9)
         clients.run(60 / rate)
         picked = clients.run(600 / rate)
         times = [index for index, place in enumerate(picked) if place == 0]
         assert len(times) > 20
-        assert min(later - sooner for sooner, later in itertools.pairwise(times)) >= 5
+        assert min(later - sooner for sooner, later in itertools.pairwise(times)) >= fewest
 
     @pytest.mark.parametrize(("outcome", "fewest"), [(Outcome.UNAVAILABLE, 4 * 256), (Outcome.TIMED_OUT, 4 * 4 * 256)])
     def test_the_more_calls_failed_in_a_row_the_longer_it_waits(self, outcome: Outcome, fewest: int) -> None:
@@ -243,7 +245,7 @@ class TestRations:
         slots = measured_fleet(640)
         answer(slots[7], 200 * MILLISECOND)
         now_ns, found = START, 0
-        for turn in range(300 * 100):
+        for turn in range(500 * 100):
             if turn % 5 == 0:
                 picker = P2cEwma(decay_s=1e9).build(View(slots), rng.getrandbits(64), now_ns)
             now_ns += 10 * MILLISECOND

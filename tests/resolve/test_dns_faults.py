@@ -170,7 +170,7 @@ async def test_any_bad_answer_keeps_the_set_and_is_reported(server: FaultyDns, s
         seen = len(server.asked(NAME))
         await sink.until(lambda: len(server.asked(NAME)) >= seen + 3)
     assert all(update == sink.updates[0] for update in sink.updates)
-    # A set is pushed again after a failure, of which a busy machine makes more than were asked for, and never otherwise.
+    # A set is pushed again after a failure, of which a busy machine makes more than asked for, and never otherwise.
     assert ("update", "update") not in itertools.pairwise(sink.order)
     assert "'greeter.test.' from 127.0.0.1:" in str(sink.errors[0])
     assert "stay in use" in str(sink.errors[0])

@@ -8,6 +8,7 @@ The bare choice is latency x load of two draws. Each further rule mends one way 
     floor under faded estimates            a slow server left alone would come to look faster than any
     probes                                 who loses every comparison would not be heard of again
     widening                               two draws of a small fleet both fall on its bad half too often
+    what is alike                          of equals, whose last call was heavy would lose to whose was light
 
 What is typical of the fleet is found by a survey of a few members every 10 ms, by whoever picks then.
 """
@@ -18,7 +19,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 
 from grpclb_core.native.atomics cimport load, load_double, replace, store, store_double
 from grpclb_core.native.draws cimport below, draw, draw_pair, draws_since, mix
-from grpclb_core.native.ewma cimport MOST_HALVINGS, faded, halved
+from grpclb_core.native.ewma cimport MOST_HALVINGS, decay_rate, faded, halved
 from grpclb_core.native.slot cimport (
     COUNT_BITS,
     SlotWords,
@@ -46,10 +47,11 @@ cdef enum:
     SURVEY_NS = 10_000_000
     # The quartile of 64 draws is within a ninth of the fleet's own ranks, 95 times of 100.
     SURVEYED = 64
-    # The share of all picks that may go to probes: one of 200, as a hundredth would show in the 99th percentile. Where
-    # calls are rare, a probe is due in time all the same, but no more than one of 5 picks is.
-    PICKS_BETWEEN_PROBES = 200
-    FEWEST_PICKS_BETWEEN_PROBES = 5
+    # The share of all picks that may go to probes: one of 300, as a hundredth would show in the 99th percentile, and a
+    # probe that is good brings two more. Where calls are rare a probe is due in time all the same, but no more than one
+    # of 18 picks is.
+    PICKS_BETWEEN_PROBES = 300
+    FEWEST_PICKS_BETWEEN_PROBES = 18
     # An endpoint whose last call failed would cost a caller an error, so it waits for its turn longer.
     PICKS_BETWEEN_FAILURES = 256
     # It waits that many times as long for each failure in a row, up to
@@ -58,16 +60,20 @@ cdef enum:
     DEADLINE_IN_FAILURES = 4
     # Pickers that are replaced often never see that many picks; a call in 10 s is one of 200 where there are 20 a second.
     FAILURE_WAIT_NS = 10_000_000_000
-    LONGEST_WAIT = 5  # the same for slow endpoints, in probe_s
+    LONGEST_WAIT = 8  # the same for slow endpoints, in probe_s
     # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8
 
-# 19 years, and there is room for LONGEST_WAIT and the longest patience above it.
+# 19 years, and there is room for LONGEST_WAIT above it.
 cdef double MOST_PROBE_NS = 6e17
 
 # An estimate below that many times what is typical is taken as it faded, without a look at the floor: if it fades to
 # nothing, that brings its endpoint one call, and is over.
 cdef double FLOOR_MATTERS = 2.0
+
+# How long a fleet is remembered to have had heavy calls: long against the time between two of them, and no longer than
+# somebody would watch it for.
+cdef double SPREAD_LASTS_S = 60.0
 
 # An endpoint is probed when it takes that many times what is typical: one that is closer gets calls without it.
 cdef double WORTH_A_PROBE = 2.0
@@ -85,12 +91,14 @@ cdef class P2cEwmaPicker(Picker):
             `rate_limited_s` are the same for those classes of failures.
         pushback_s: the longest that a server's wish to be left alone is granted; 0 to grant none.
         age_factor: calls in flight whose mean age is past that many estimates stand in for it; 0 to take no notice.
-        peak_cap: one answer raises the estimate to no more than that many times what is typical; 0 for no cap.
+        peak_cap: one answer counts for no more than that many times the mean of a typical endpoint; 0 for no cap.
         floor: no estimate fades below the least of the fleet.
         probe_s: an endpoint that is left alone because it is slow is tried again after so long; 0 to leave it.
         widen_factor: where the better of two draws is slower than that many times what is typical, more are drawn; 0
             for never.
         stream_weight: what an open stream counts for, where a call counts for 1.
+        alike_factor: estimates that differ by no more than 1 + that many times the spread of the fleet count as equal;
+            0 to take each peak at its word.
 
     Raises:
         ValueError: `decay_s` is not above 0.
@@ -99,7 +107,7 @@ cdef class P2cEwmaPicker(Picker):
     def __init__(
         self, View view not None, *, decay_s=10.0, seed=None, double failure_s=0.0, double unavailable_s=0.0,
         double rate_limited_s=0.0, double pushback_s=0.0, double age_factor=0.0, double peak_cap=0.0, bint floor=False,
-        double probe_s=0.0, double widen_factor=0.0, double stream_weight=1.0
+        double probe_s=0.0, double widen_factor=0.0, double stream_weight=1.0, double alike_factor=0.0
     ) -> None:
         super().__init__(view, decay_s=decay_s, seed=seed)
         self.learning.failure_ns = failure_s * 1e9
@@ -115,8 +123,11 @@ cdef class P2cEwmaPicker(Picker):
         self.widen_factor = widen_factor if widen_factor > 0 else INFINITY
         self.has_floor = floor
         self.stream_weight = stream_weight
+        self.alike_factor = alike_factor
+        self.spread_rate = decay_rate(SPREAD_LASTS_S)
         self.is_bare = (
-            age_factor <= 0 and peak_cap <= 0 and widen_factor <= 0 and probe_s <= 0 and not floor and stream_weight == 1
+            age_factor <= 0 and peak_cap <= 0 and widen_factor <= 0 and probe_s <= 0 and alike_factor <= 0
+            and not floor and stream_weight == 1
         )
         store(&self.surveyed_ns, INT64_MIN)
         store(&self.probed_ns, INT64_MIN)
@@ -125,6 +136,7 @@ cdef class P2cEwmaPicker(Picker):
         # While nothing is known, one with a call in flight that nobody has answered yet is worth more draws.
         store_double(&self.bad_ns, 0.5 * UNANSWERED_NS if widen_factor > 0 else INFINITY)
         store_double(&self.care_ns, INFINITY)
+        store_double(&self.alike, 1.0)
 
     cdef uint32_t choose(self, int64_t now_ns) noexcept nogil:
         cdef const Member* members = self.view.members
@@ -154,7 +166,7 @@ cdef class P2cEwmaPicker(Picker):
         cdef const Member* members = self.view.members
         # Masked rather than branched on: the answer is a toss-up, and a misprediction costs more than all of this.
         cdef uint32_t mask = <uint32_t> 0 - <uint32_t> prefers_first(
-            &members[first], &members[second], now_ns, self.learning.rate
+            &members[first], &members[second], now_ns, self.learning.rate, load_double(&self.alike)
         )
         return second ^ ((first ^ second) & mask)
 
@@ -162,12 +174,12 @@ cdef class P2cEwmaPicker(Picker):
         """Choose between two draws of which one is new, slow or late, with every rule there is."""
         cdef const Member* members = self.view.members
         cdef double first_ns = 0, second_ns = 0
-        cdef double first_cost = self.cost_of(&members[first], now_ns, &first_ns)
-        cdef double second_cost = self.cost_of(&members[second], now_ns, &second_ns)
-        if second_cost < first_cost:
-            first, first_ns, first_cost = second, second_ns, second_cost
+        cdef double first_load = self.load_and_latency(&members[first], now_ns, &first_ns)
+        cdef double second_load = self.load_and_latency(&members[second], now_ns, &second_ns)
+        if not costs_no_more(first_load, first_ns, second_load, second_ns, load_double(&self.alike)):
+            first, first_ns, first_load = second, second_ns, second_load
         if first_ns > load_double(&self.bad_ns):
-            return self.widen(first, first_cost * self.excess(first_ns), now_ns)
+            return self.widen(first, first_load * first_ns * self.excess(first_ns), now_ns)
         return first
 
     cdef void draw_two(self, uint32_t* first, uint32_t* second) noexcept nogil:
@@ -181,8 +193,8 @@ cdef class P2cEwmaPicker(Picker):
             first[0] = draw_column(self.view.columns, self.view.count, &self.state)
             second[0] = draw_column(self.view.columns, self.view.count, &self.state)
 
-    cdef double cost_of(self, const Member* member, int64_t now_ns, double* latency_ns) noexcept nogil:
-        """Return latency x load, and in `latency_ns` what the latency is taken for."""
+    cdef double load_and_latency(self, const Member* member, int64_t now_ns, double* latency_ns) noexcept nogil:
+        """Return the load, and in `latency_ns` what the latency is taken for."""
         cdef SlotWords* slot = member.slot
         cdef int64_t stamp_ns = load(&slot.stamp_ns)
         cdef uint64_t timed = timed_calls(slot)
@@ -199,7 +211,7 @@ cdef class P2cEwmaPicker(Picker):
                 if ages > self.age_factor * latency * count:
                     latency = ages / count
         latency_ns[0] = latency
-        return latency * (1.0 + (count + self.stream_weight * <double> load(&slot.streams)) * member.inverse_weight)
+        return 1.0 + (count + self.stream_weight * <double> load(&slot.streams)) * member.inverse_weight
 
     cdef double newcomer_ns(self, const Member* member, int64_t now_ns) noexcept nogil:
         """Return what to take for the latency of an endpoint that has not answered yet: what is typical of its fleet.
@@ -227,8 +239,8 @@ cdef class P2cEwmaPicker(Picker):
                 candidate = (start + turn) % count
             else:
                 candidate = draw_member(members, self.view.columns, count, &self.state)
-            cost = self.cost_of(&members[candidate], now_ns, &latency_ns)
-            cost *= self.excess(latency_ns)
+            cost = self.load_and_latency(&members[candidate], now_ns, &latency_ns)
+            cost *= latency_ns * self.excess(latency_ns)
             if cost < least_cost:
                 least_cost = cost
                 best = candidate
@@ -253,6 +265,7 @@ cdef class P2cEwmaPicker(Picker):
         cdef int64_t surveyed_ns = load(&self.surveyed_ns), stalest_ns = INT64_MAX
         cdef const SlotWords* slot
         cdef double latencies[SURVEYED]
+        cdef double spreads[SURVEYED]
         cdef double typical_ns
         if not replace(&self.surveyed_ns, surveyed_ns, now_ns):
             return count  # another thread is at it
@@ -266,12 +279,18 @@ cdef class P2cEwmaPicker(Picker):
             slot = members[index].slot
             if not is_newcomer(slot):
                 insert(latencies, known, load_double(&slot.latency_ns))
+                insert(spreads, known, load_double(&slot.peak_ns) / load_double(&slot.mean_ns))
                 known += 1
             if heard_ns(slot) < stalest_ns and self.is_due(slot, typical_ns, now_ns):
                 stalest_ns = heard_ns(slot)
                 due = index
         store(&self.place, place + 1 if place + 1 < count else 0)
         if known:
+            if self.alike_factor > 0:
+                # The median, so that a server that stands out, or half of them, does not speak for the fleet.
+                self.remember_spread(
+                    spreads[(known - 1) // 2], now_ns - surveyed_ns if surveyed_ns != INT64_MIN else 0
+                )
             # The lower quartile and not the median: of a fleet of which half is slow, the other half is typical.
             self.conclude(latencies[(known - 1) // 4], latencies[0])
         if due < count and self.may_probe(members[due].slot, now_ns):
@@ -283,16 +302,22 @@ cdef class P2cEwmaPicker(Picker):
     cdef void conclude(self, double typical_ns, double least_ns) noexcept nogil:
         store_double(&self.learning.typical_ns, typical_ns)
         store_double(&self.least_ns, least_ns)
-        store_double(&self.bad_ns, self.widen_factor * typical_ns)
+        store_double(&self.bad_ns, max(self.widen_factor, load_double(&self.alike)) * typical_ns)
         store_double(&self.care_ns, min(self.widen_factor, FLOOR_MATTERS if self.has_floor else INFINITY) * typical_ns)
-        store_double(&self.learning.cap_ns, self.peak_cap * typical_ns)
+        store_double(&self.learning.cap_ns, self.peak_cap * typical_ns / max(load_double(&self.learning.spread), 1.0))
+
+    cdef void remember_spread(self, double spread, int64_t since_ns) noexcept nogil:
+        """Hold on to the largest spread seen lately: heavy calls are rare, and the next one is nobody's fault either."""
+        spread = max(spread, load_double(&self.learning.spread) * faded(since_ns, self.spread_rate))
+        store_double(&self.learning.spread, spread)
+        store_double(&self.alike, 1.0 + self.alike_factor * spread)
 
     cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil:
         """Tell whether nothing was heard for long of an endpoint that gets no calls because it is slow."""
         return (
             self.has_probes
             and heard_ns(slot) > 0
-            and is_past(now_ns - heard_ns(slot), <uint64_t> (self.probe_ns * patience(slot)))
+            and is_past(now_ns - heard_ns(slot), <uint64_t> self.probe_ns)
             and timed_in_flight(slot) == 0
             and projected_ns(slot, now_ns, self.learning.rate) > WORTH_A_PROBE * typical_ns
         )
@@ -312,8 +337,8 @@ cdef class P2cEwmaPicker(Picker):
             return picks >= PICKS_BETWEEN_FAILURES * failures or is_past(left_alone_ns, FAILURE_WAIT_NS * failures)
         return (
             picks >= PICKS_BETWEEN_PROBES
-            or is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns * patience(slot)))
-            or picks >= <uint64_t> (FEWEST_PICKS_BETWEEN_PROBES * patience(slot))
+            or is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns))
+            or picks >= FEWEST_PICKS_BETWEEN_PROBES
         )
 
 
@@ -327,11 +352,6 @@ cdef inline uint64_t lasting_failures(const SlotWords* slot) noexcept nogil:
     """Return how many failures in a row to wait for before a probe; one that was not answered at all is several."""
     cdef uint64_t failures = <uint64_t> min(failure_streak(slot), MOST_STREAK) if load(&slot.alive_ns) <= 0 else 0
     return failures * DEADLINE_IN_FAILURES if heard_ns(slot) > last_answer_ns(slot) else failures
-
-
-cdef inline int64_t patience(const SlotWords* slot) noexcept nogil:
-    """Return how many times as long to wait for another probe, after those that found the endpoint as slow as before."""
-    return 1 - min(load(&slot.passed), 0)
 
 
 cdef inline void insert(double* ordered, uint32_t length, double value) noexcept nogil:
@@ -351,8 +371,10 @@ cdef inline bint needs_care(const Member* member, int64_t now_ns, double age_fac
     )
 
 
-cdef inline bint prefers_first(const Member* first, const Member* second, int64_t now_ns, double rate) noexcept nogil:
-    """Tell whether the first of two draws costs no more: latency x (1 + in-flight / weight).
+cdef inline bint prefers_first(
+    const Member* first, const Member* second, int64_t now_ns, double rate, double alike
+) noexcept nogil:
+    """Tell whether the first of two draws costs no more.
 
     Both estimates fade at the same rate, so that only the gap between their ages counts: one decay does for two, and
     the comparison need not wait for the clock.
@@ -364,8 +386,22 @@ cdef inline bint prefers_first(const Member* first, const Member* second, int64_
         return prefers_first_newcomer(first, second, now_ns, rate)
     gap = <double> (second_ns - first_ns) * rate
     gap = min(max(gap, -MOST_HALVINGS), MOST_HALVINGS)
-    return cost(first, load_double(&first.slot.latency_ns)) * halved(gap) <= cost(
-        second, load_double(&second.slot.latency_ns)
+    return costs_no_more(
+        load_of(first), load_double(&first.slot.latency_ns) * halved(gap),
+        load_of(second), load_double(&second.slot.latency_ns), alike,
+    )
+
+
+cdef inline bint costs_no_more(
+    double first_load, double first_ns, double second_load, double second_ns, double alike
+) noexcept nogil:
+    """Tell whether latency x load of the first is no more than that of the second, or load alone if they are alike.
+
+    In bits rather than branches: either answer is a toss-up, and a misprediction costs more than all of this.
+    """
+    cdef uint32_t is_alike = <uint32_t> (first_ns <= alike * second_ns) & <uint32_t> (second_ns <= alike * first_ns)
+    return (is_alike & <uint32_t> (first_load <= second_load)) | (
+        (is_alike ^ 1) & <uint32_t> (first_load * first_ns <= second_load * second_ns)
     )
 
 

@@ -34,8 +34,11 @@ cdef extern from *:
     /* A server with ten times the latency, exponentially spread, answers within what is typical (a peak, so four or five
      * times the mean) once in three times; three in a row, once in thirty. */
     #define GRPCLB_PROBES_TO_PASS 3
-    /* Each probe that finds a server slower than what is typical makes the wait for the next one longer, up to this many times. */
-    #define GRPCLB_MOST_FAILED_PROBES 2
+    /* A probe is good if it took no longer than that many means of a typical server. Of answers that are exponentially
+     * spread 95 of 100 do, and one in four of a server that takes ten times as long. */
+    #define GRPCLB_GOOD_MEANS 3.0
+    /* The mean of so many exponential answers is within a fifth of the truth, 95 times of 100. */
+    #define GRPCLB_MOST_SAMPLES 100
     /* 1 ms, a thousand times the time between two readings of a call, and nothing to what it is added to. */
     #define GRPCLB_CLOCK_SLACK_NS 1000000
     /* In what is typical. Two calls in flight on everybody else, and the one that fails is still dearer by far. */
@@ -43,9 +46,10 @@ cdef extern from *:
     """
     const int64_t ALIVE_NS "GRPCLB_ALIVE_NS"
     const int64_t CLOCK_SLACK_NS "GRPCLB_CLOCK_SLACK_NS"
+    const double GOOD_MEANS "GRPCLB_GOOD_MEANS"
     const double LEAST_PENALTY "GRPCLB_LEAST_PENALTY"
     enum:
-        MOST_FAILED_PROBES "GRPCLB_MOST_FAILED_PROBES"
+        MOST_SAMPLES "GRPCLB_MOST_SAMPLES"
         PROBES_TO_PASS "GRPCLB_PROBES_TO_PASS"
         COUNT_BITS "GRPCLB_COUNT_BITS"
         UNIT_BITS "GRPCLB_UNIT_BITS"
@@ -58,36 +62,40 @@ cdef struct SlotWords:
     word timed  # open timed calls: their number in the low bits, the sum of their start times above (open_call)
     word timed_free  # the same, counted without the GIL
     word streams  # open calls that are not timed
-    word latency_ns  # peak EWMA as it stood at `stamp_ns`; a double
+    word latency_ns  # the estimate as it stood at `stamp_ns` (observe_answer); a double
     word stamp_ns  # time of the last timed answer; 0 or less while there was none (is_newcomer)
     word successes
     word alive_ns  # time of the last success; 0 after a failure (is_surely_alive), -1 on trial (is_on_trial)
     void* owner  # the Slot, borrowed; found here, a pick need not look it up elsewhere in memory
-    # What is written less often
+    # What no pick reads
+    word peak_ns  # peak EWMA as it stood at `stamp_ns`; a double
+    word mean_ns  # mean latency of the last answers; a double
+    word samples  # how many those are, up to MOST_SAMPLES
+    word passed  # good answers in a row, of a newcomer or to probes, while it takes more of them (is_probe_news)
     word successes_free  # counted without the GIL
     word failures
     word answered_ns  # time of the last answer before `alive_ns` was last set to 0 (last_answer_ns)
-    word unjudged  # finished picks that were neither: cancelled, or never sent
-    word timed_out  # timed calls whose deadline the server let pass
     word streak  # failures in a row, good while the last call failed (failure_streak)
-    word weight  # what its load reports make its share of the calls; a double
-    word weighed_since_ns  # since when it has such a weight without a break; 0 while it has none
     # What its load reports say
+    word weight  # what they make its share of the calls; a double
+    word weighed_since_ns  # since when it has such a weight without a break; 0 while it has none
     word weighed_ns  # time of the report that `weight` was made of
     word reported_ns  # time of the last report that was believed; 0 while there was none
     word reported_in_flight
     word reported_latency_ns  # what calls took there at that many in flight; a double
     word ignored_reports  # reports that could not be believed
-    # What is known of it beside that
-    word passed  # answers in a row of a newcomer, or to probes: good ones or, below 0, bad ones (after_probe)
+    word timed_out  # timed calls whose deadline the server let pass
+    # For the record
+    word unjudged  # finished picks that were neither successes nor failures: cancelled, or never sent
 
 
 cdef struct Learning:
     # How a picker has its calls change what is known of their endpoints
     double rate  # halvings per ns of the latency estimate
     word cap_ns  # the most that one answer may raise the estimate to; a double, infinite where nothing is known
-    word typical_ns  # what an answer takes in this fleet; a double, 0 while nothing is known
-    uint64_t stale_ns  # an estimate that no answer came to for so long is changed by probes alone (after_probe)
+    word typical_ns  # what an estimate is in this fleet; a double, 0 while nothing is known
+    word spread  # how many means the peaks of this fleet are; a double, 0 to go by peaks alone
+    uint64_t stale_ns  # an estimate that no answer came to for so long is changed by probes (is_probe_news)
     double failure_ns  # a failed call counts as one that took so long; 0 to take it for what it took
     double unavailable_ns
     double rate_limited_ns
@@ -100,6 +108,7 @@ cdef inline Learning plain_learning(double rate) noexcept nogil:
     learning.rate = rate
     store_double(&learning.cap_ns, INFINITY)
     store_double(&learning.typical_ns, 0.0)
+    store_double(&learning.spread, 0.0)
     learning.stale_ns = UINT64_MAX
     learning.failure_ns = learning.unavailable_ns = learning.rate_limited_ns = 0.0
     learning.most_hint_ns = 0.0
@@ -210,34 +219,43 @@ cdef inline bint is_past(int64_t age_ns, uint64_t limit_ns) noexcept nogil:
     return <uint64_t> (age_ns + CLOCK_SLACK_NS) > limit_ns
 
 
-cdef inline double after_probe(
-    SlotWords* slot, double elapsed_ns, double mixed_ns, const Learning* learning
+cdef inline void begin_estimate(SlotWords* slot, double peak_ns, int64_t now_ns, const Learning* learning) noexcept nogil:
+    """Take an endpoint for one whose answers have that peak, and the mean that goes with it in this fleet."""
+    store_double(&slot.peak_ns, peak_ns)
+    store_double(&slot.mean_ns, peak_ns / max(load_double(&learning.spread), 1.0))
+    store(&slot.samples, PROBES_TO_PASS)
+    store_double(&slot.latency_ns, peak_ns)
+    store(&slot.stamp_ns, now_ns if now_ns > 0 else 1)
+
+
+cdef inline bint is_probe_news(
+    SlotWords* slot, double elapsed_ns, int64_t now_ns, const Learning* learning
 ) noexcept nogil:
-    """Return the estimate after an answer of an endpoint that was left alone for long; 0 to leave it as it is.
+    """Take in a good answer of an endpoint that was left alone for long; tell whether it was one.
 
     One good answer is luck, where a slow server answers fast now and then. After a few in a row the endpoint is taken
     back, as one of its fleet and not as the best of it. Until then its estimate stays as old as it is, so that the next
-    probe comes at once. `mixed_ns` is what the answer makes of the estimate otherwise.
+    probe comes at once.
     """
     cdef double typical_ns = load_double(&learning.typical_ns)
-    cdef int64_t passed = load(&slot.passed)
-    if elapsed_ns > typical_ns:
-        store(&slot.passed, max(min(passed, 0) - 1, -MOST_FAILED_PROBES))
-        return mixed_ns
-    passed = max(passed, 0) + 1
+    cdef double mean_ns = typical_ns / max(load_double(&learning.spread), 1.0)
+    cdef int64_t passed = load(&slot.passed) + 1
+    if elapsed_ns > min(typical_ns, GOOD_MEANS * mean_ns):
+        store(&slot.passed, 0)
+        return False
     store(&slot.passed, passed if passed < PROBES_TO_PASS else 0)
-    # The half is for a fleet that became faster as a whole.
-    return 0.0 if passed < PROBES_TO_PASS else max(elapsed_ns, min(typical_ns, 0.5 * load_double(&slot.latency_ns)))
+    if passed >= PROBES_TO_PASS:
+        # The half is for a fleet that became faster as a whole.
+        begin_estimate(slot, max(elapsed_ns, min(typical_ns, 0.5 * load_double(&slot.latency_ns))), now_ns, learning)
+    return True
 
 
-cdef inline double after_introduction(
-    SlotWords* slot, double elapsed_ns, int64_t now_ns, const Learning* learning
-) noexcept nogil:
-    """Return the estimate after an answer of a newcomer; 0 while it stays one.
+cdef inline void introduce(SlotWords* slot, double elapsed_ns, int64_t now_ns, const Learning* learning) noexcept nogil:
+    """Take in an answer of a newcomer.
 
-    Where others are known it takes a few answers, one at a time, of which the slowest counts, and what is typical if
-    that is more: after a lucky one, a server that is slow at its start would look like the fastest of all, and
-    everybody would go there.
+    Where others are known it stays one for a few answers, one at a time, of which the slowest counts, and what is
+    typical if that is more: after a lucky one, a server that is slow at its start would look like the fastest of all,
+    and everybody would go there.
     """
     cdef double typical_ns = load_double(&learning.typical_ns)
     cdef int64_t passed = load(&slot.passed) + 1
@@ -246,37 +264,43 @@ cdef inline double after_introduction(
         store(&slot.passed, passed)
         store_double(&slot.latency_ns, slowest_ns)
         store(&slot.stamp_ns, -now_ns if now_ns > 0 else -1)
-        return 0.0
+        return
     store(&slot.passed, 0)
-    return max(slowest_ns, typical_ns)
+    begin_estimate(slot, max(slowest_ns, typical_ns), now_ns, learning)
 
 
 cdef inline void observe_answer(
     SlotWords* slot, double elapsed_ns, int64_t now_ns, const Learning* learning
 ) noexcept nogil:
-    """Fold the latency of an answer into the peak EWMA: up at once, down with the decay time.
+    """Fold the latency of an answer into the estimate.
 
-    Formula of finagle's PeakEwma. Two threads that finish at the same moment may lose one of their two samples.
+    That is a peak EWMA, up at once and down with the decay time (finagle's PeakEwma), but no less than what peaks are
+    in this fleet where the mean is that of this endpoint. The peak is quick to tell that something is wrong, the mean
+    is slow to be misled: of two servers alike one has had the heavier call lately.
+    Two threads that finish at the same moment may lose one of their two samples.
     """
     cdef int64_t stamp = load(&slot.stamp_ns)
-    cdef double latency = load_double(&slot.latency_ns)
-    cdef double cap_ns = load_double(&learning.cap_ns)
+    cdef int64_t heard_ns = now_ns
+    cdef double taken_ns = min(elapsed_ns, load_double(&learning.cap_ns))
+    cdef double peak_ns = load_double(&slot.peak_ns), mean_ns = load_double(&slot.mean_ns)
     cdef double kept
-    if elapsed_ns > cap_ns:
-        elapsed_ns = cap_ns
+    cdef int64_t samples
     if stamp <= 0:
-        latency = after_introduction(slot, elapsed_ns, now_ns, learning)
-    elif elapsed_ns >= latency:
-        latency = elapsed_ns
-    else:
-        kept = faded(now_ns - stamp, learning.rate)
-        latency = latency * kept + elapsed_ns * (1.0 - kept)
-    if stamp > 0 and is_past(now_ns - stamp, learning.stale_ns):
-        latency = after_probe(slot, elapsed_ns, latency, learning)
-    if latency == 0:
+        introduce(slot, taken_ns, now_ns, learning)
         return
-    store_double(&slot.latency_ns, latency)
-    store(&slot.stamp_ns, now_ns if now_ns > 0 else 1)
+    if is_past(now_ns - stamp, learning.stale_ns):
+        if is_probe_news(slot, taken_ns, now_ns, learning):
+            return
+        heard_ns = max(stamp, now_ns - <int64_t> elapsed_ns)  # a slow answer tells of when it was asked for
+    kept = faded(now_ns - stamp, learning.rate)
+    samples = min(load(&slot.samples) + 1, MOST_SAMPLES)
+    peak_ns = max(taken_ns, peak_ns * kept + taken_ns * (1.0 - kept))
+    mean_ns += (taken_ns - mean_ns) * max(1.0 - kept, 1.0 / <double> samples)
+    store_double(&slot.peak_ns, peak_ns)
+    store_double(&slot.mean_ns, mean_ns)
+    store(&slot.samples, samples)
+    store_double(&slot.latency_ns, max(peak_ns, mean_ns * load_double(&learning.spread)))
+    store(&slot.stamp_ns, heard_ns if heard_ns > 0 else 1)
 
 
 cdef inline void observe_bound(SlotWords* slot, double elapsed_ns, int64_t now_ns, double rate) noexcept nogil:
@@ -284,6 +308,7 @@ cdef inline void observe_bound(SlotWords* slot, double elapsed_ns, int64_t now_n
     cdef int64_t stamp = now_ns if now_ns > 0 else 1
     if elapsed_ns <= projected_ns(slot, now_ns, rate):
         return
+    store_double(&slot.peak_ns, elapsed_ns)
     store_double(&slot.latency_ns, elapsed_ns)
     store(&slot.stamp_ns, -stamp if is_newcomer(slot) else stamp)
 
