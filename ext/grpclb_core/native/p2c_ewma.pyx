@@ -300,15 +300,18 @@ cdef class P2cEwmaPicker(Picker):
         return count
 
     cdef void conclude(self, double typical_ns, double least_ns) noexcept nogil:
+        cdef double alike = load_double(&self.alike)
+        cdef double care = min(self.widen_factor, FLOOR_MATTERS if self.has_floor else INFINITY)
         store_double(&self.learning.typical_ns, typical_ns)
         store_double(&self.least_ns, least_ns)
-        store_double(&self.bad_ns, max(self.widen_factor, load_double(&self.alike)) * typical_ns)
-        store_double(&self.care_ns, min(self.widen_factor, FLOOR_MATTERS if self.has_floor else INFINITY) * typical_ns)
+        store_double(&self.bad_ns, max(self.widen_factor, alike) * typical_ns)
+        store_double(&self.care_ns, max(care, alike) * typical_ns)
         store_double(&self.learning.cap_ns, self.peak_cap * typical_ns / max(load_double(&self.learning.spread), 1.0))
 
     cdef void remember_spread(self, double spread, int64_t since_ns) noexcept nogil:
         """Hold on to the largest spread seen lately: heavy calls are rare, and the next one is nobody's fault either."""
-        spread = max(spread, load_double(&self.learning.spread) * faded(since_ns, self.spread_rate))
+        # No answer counts for more than the cap, save those that came while nothing was known: a start says little.
+        spread = max(min(spread, self.peak_cap), load_double(&self.learning.spread) * faded(since_ns, self.spread_rate))
         store_double(&self.learning.spread, spread)
         store_double(&self.alike, 1.0 + self.alike_factor * spread)
 

@@ -39,6 +39,7 @@ cdef extern from *:
     #define GRPCLB_GOOD_MEANS 3.0
     /* The mean of so many exponential answers is within a fifth of the truth, 95 times of 100. */
     #define GRPCLB_MOST_SAMPLES 100
+    #define GRPCLB_LEAST_SHARE 0.01
     /* 1 ms, a thousand times the time between two readings of a call, and nothing to what it is added to. */
     #define GRPCLB_CLOCK_SLACK_NS 1000000
     /* In what is typical. Two calls in flight on everybody else, and the one that fails is still dearer by far. */
@@ -47,6 +48,7 @@ cdef extern from *:
     const int64_t ALIVE_NS "GRPCLB_ALIVE_NS"
     const int64_t CLOCK_SLACK_NS "GRPCLB_CLOCK_SLACK_NS"
     const double GOOD_MEANS "GRPCLB_GOOD_MEANS"
+    const double LEAST_SHARE "GRPCLB_LEAST_SHARE"
     const double LEAST_PENALTY "GRPCLB_LEAST_PENALTY"
     enum:
         MOST_SAMPLES "GRPCLB_MOST_SAMPLES"
@@ -283,7 +285,7 @@ cdef inline void observe_answer(
     cdef int64_t heard_ns = now_ns
     cdef double taken_ns = min(elapsed_ns, load_double(&learning.cap_ns))
     cdef double peak_ns = load_double(&slot.peak_ns), mean_ns = load_double(&slot.mean_ns)
-    cdef double kept
+    cdef double kept, share
     cdef int64_t samples
     if stamp <= 0:
         introduce(slot, taken_ns, now_ns, learning)
@@ -295,7 +297,8 @@ cdef inline void observe_answer(
     kept = faded(now_ns - stamp, learning.rate)
     samples = min(load(&slot.samples) + 1, MOST_SAMPLES)
     peak_ns = max(taken_ns, peak_ns * kept + taken_ns * (1.0 - kept))
-    mean_ns += (taken_ns - mean_ns) * max(1.0 - kept, 1.0 / <double> samples)
+    share = LEAST_SHARE if samples >= MOST_SAMPLES else 1.0 / <double> samples  # a division is what all the rest takes
+    mean_ns += (taken_ns - mean_ns) * max(1.0 - kept, share)
     store_double(&slot.peak_ns, peak_ns)
     store_double(&slot.mean_ns, mean_ns)
     store(&slot.samples, samples)
