@@ -78,7 +78,7 @@ def columns(View view not None) -> list:
 def placement(Slot slot not None) -> tuple:
     """Return how many bytes past a pair of cache lines a slot starts, its size, and where its second line starts."""
     cdef SlotWords* words = slot.words
-    return <size_t> words % 128, sizeof(SlotWords), <size_t> &words.peak_ns - <size_t> words
+    return <size_t> words % 128, sizeof(SlotWords), <size_t> &words.successes - <size_t> words
 
 
 def lanes(Slot slot not None) -> dict:

@@ -117,6 +117,16 @@ class TestNewcomers:
         held = [picker.pick_at(START + index) for index in range(1_000)]
         assert sum(ticket.slot is slots[9] for ticket in held) == 1
 
+    def test_calls_on_the_connection_before_do_not_keep_it_from_being_tried(self) -> None:
+        clients = Clients([10 * MILLISECOND] * 4, 2_000)
+        clients.run(5)
+        stuck = hold(clients.slots[0], 3, clients.now_ns)
+        clients.slots[0].forget_latency()
+        clients.run(5)
+        assert clients.run(1).count(0) > 100  # five or so are in flight elsewhere, so three are no hindrance
+        assert not clients.slots[0].is_newcomer
+        del stuck
+
     @pytest.mark.parametrize("seed", SEEDS)
     def test_where_all_are_new_a_burst_is_spread(self, seed: int) -> None:
         slots = new_slots(8)

@@ -3,7 +3,7 @@
 The bare choice is latency x load of two draws. Each further rule mends one way in which that goes wrong:
 
     failed calls count for their penalty   a server that fails at once would look like the fastest
-    age of the calls in flight             a server that hangs would keep the latency it had
+    age of the calls begun since an answer a server that hangs would keep the latency it had
     cap on the peak                        one slow answer would exile its server for a minute
     floor under faded estimates            a slow server left alone would come to look faster than any
     probes                                 who loses every comparison would not be heard of again
@@ -21,15 +21,15 @@ from grpclb_core.native.atomics cimport load, load_double, replace, store, store
 from grpclb_core.native.draws cimport below, draw, draw_pair, draws_since, mix
 from grpclb_core.native.ewma cimport MOST_HALVINGS, decay_rate, faded, halved
 from grpclb_core.native.slot cimport (
-    COUNT_BITS,
     SlotWords,
     ages_ns,
+    begun_calls,
     failure_streak,
     is_newcomer,
     is_past,
     last_answer_ns,
+    number_of,
     projected_ns,
-    timed_calls,
     timed_in_flight,
 )
 from grpclb_core.native.view cimport Member, View, draw_column, draw_member, load_of
@@ -60,12 +60,14 @@ cdef enum:
     DEADLINE_IN_FAILURES = 4
     # Pickers that are replaced often never see that many picks; a call in 10 s is one of 200 where there are 20 a second.
     FAILURE_WAIT_NS = 10_000_000_000
+    MOST_BEGUN = 4
     LONGEST_WAIT = 8  # the same for slow endpoints, in probe_s
     # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8
 
-# 19 years, and there is room for LONGEST_WAIT above it.
-cdef double MOST_PROBE_NS = 6e17
+# Four years, and there is room for LONGEST_WAIT above it. For calls in flight there is a limit as well, or the product of
+# all three would have none: a call an hour is as good as none.
+cdef double MOST_PROBE_NS = 1.3e17
 
 # An estimate below that many times what is typical is taken as it faded, without a look at the floor: if it fades to
 # nothing, that brings its endpoint one call, and is over.
@@ -197,19 +199,19 @@ cdef class P2cEwmaPicker(Picker):
         """Return the load, and in `latency_ns` what the latency is taken for."""
         cdef SlotWords* slot = member.slot
         cdef int64_t stamp_ns = load(&slot.stamp_ns)
-        cdef uint64_t timed = timed_calls(slot)
-        cdef double count = <double> <int64_t> (timed & ((1 << COUNT_BITS) - 1))
-        cdef double latency, ages
+        cdef uint64_t begun = begun_calls(slot)
+        cdef double count = <double> timed_in_flight(slot)
+        cdef double latency, age
         if stamp_ns <= 0:
             latency = self.newcomer_ns(member, now_ns)
         else:
             latency = load_double(&slot.latency_ns) * faded(now_ns - stamp_ns, self.learning.rate)
             if self.has_floor:
                 latency = max(latency, load_double(&self.least_ns))
-            if timed:
-                ages = <double> ages_ns(timed, now_ns)
-                if ages > self.age_factor * latency * count:
-                    latency = ages / count
+            if begun:
+                age = <double> ages_ns(begun, now_ns) / <double> number_of(begun)
+                if age > self.age_factor * latency:
+                    latency = age
         latency_ns[0] = latency
         return 1.0 + (count + self.stream_weight * <double> load(&slot.streams)) * member.inverse_weight
 
@@ -219,7 +221,7 @@ cdef class P2cEwmaPicker(Picker):
         Once its first call is under way it costs more than anyone, until the answer is in.
         """
         cdef double typical_ns = max(load_double(&self.learning.typical_ns), LEAST_NS)
-        if timed_in_flight(member.slot) > 0:
+        if number_of(begun_calls(member.slot)) > 0:
             return UNANSWERED_NS
         if load(&member.slot.passed) > 0:
             return typical_ns  # it has answered, but not yet often enough to be believed
@@ -316,12 +318,16 @@ cdef class P2cEwmaPicker(Picker):
         store_double(&self.alike, 1.0 + self.alike_factor * spread)
 
     cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil:
-        """Tell whether nothing was heard for long of an endpoint that gets no calls because it is slow."""
+        """Tell whether nothing was heard for long of an endpoint that gets no calls because it is slow, or looks hung."""
+        cdef int64_t left_alone_ns = now_ns - heard_ns(slot)
+        cdef uint64_t begun = <uint64_t> min(number_of(begun_calls(slot)), MOST_BEGUN)
+        if not self.has_probes or heard_ns(slot) <= 0:
+            return False
+        if begun > 0:
+            # It may hang, and then another call is lost; or the last one it got is a long one, and it is well.
+            return is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns) * begun * begun)
         return (
-            self.has_probes
-            and heard_ns(slot) > 0
-            and is_past(now_ns - heard_ns(slot), <uint64_t> self.probe_ns)
-            and timed_in_flight(slot) == 0
+            is_past(left_alone_ns, <uint64_t> self.probe_ns)
             and projected_ns(slot, now_ns, self.learning.rate) > WORTH_A_PROBE * typical_ns
         )
 
@@ -367,10 +373,10 @@ cdef inline void insert(double* ordered, uint32_t length, double value) noexcept
 
 cdef inline bint needs_care(const Member* member, int64_t now_ns, double age_factor) noexcept nogil:
     """Tell whether an endpoint is new, or its calls in flight are late."""
-    cdef uint64_t timed = timed_calls(member.slot)
-    cdef double count = <double> <int64_t> (timed & ((1 << COUNT_BITS) - 1))
+    cdef uint64_t begun = begun_calls(member.slot)
+    cdef double count = <double> number_of(begun)
     return load(&member.slot.stamp_ns) <= 0 or (
-        timed != 0 and <double> ages_ns(timed, now_ns) > age_factor * count * load_double(&member.slot.latency_ns)
+        begun != 0 and <double> ages_ns(begun, now_ns) > age_factor * count * load_double(&member.slot.latency_ns)
     )
 
 
@@ -420,9 +426,9 @@ cdef bint prefers_first_newcomer(
     cdef double second_ns = projected_ns(second.slot, now_ns, rate) + LEAST_NS
     cdef double seed_ns = max(first_ns, second_ns)
     if is_newcomer(first.slot):
-        first_ns = UNANSWERED_NS if timed_in_flight(first.slot) > 0 else seed_ns
+        first_ns = UNANSWERED_NS if number_of(begun_calls(first.slot)) > 0 else seed_ns
     if is_newcomer(second.slot):
-        second_ns = UNANSWERED_NS if timed_in_flight(second.slot) > 0 else seed_ns
+        second_ns = UNANSWERED_NS if number_of(begun_calls(second.slot)) > 0 else seed_ns
     return cost(first, first_ns) <= cost(second, second_ns)
 
 

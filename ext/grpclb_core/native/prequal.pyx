@@ -39,6 +39,7 @@ from grpclb_core.native.slot cimport (
     failure_streak,
     in_flight,
     is_on_trial,
+    is_waited_for,
     is_past,
     last_answer_ns,
 )
@@ -192,7 +193,7 @@ cdef class PrequalPicker(Picker):
         cdef int64_t reported_ns = load(&slot.reported_ns)
         cdef int64_t answered_ns = last_answer_ns(slot)
         if is_on_trial(slot):
-            return in_flight(slot) == 0
+            return not is_waited_for(slot)
         if reported_ns == 0 and answered_ns > 0:
             return True
         # Each on its own, as one of the future says nothing: the clock stepped back.
@@ -435,7 +436,7 @@ cdef inline bint is_fresh(int64_t time_ns, int64_t now_ns, int64_t max_age_ns) n
 
 cdef inline bint has_its_call(const SlotWords* slot) noexcept nogil:
     """Tell whether an endpoint whose last call failed, or that is on trial, has one under way: it gets no other one."""
-    return in_flight(slot) > 0 and (is_on_trial(slot) or failure_streak(slot) > 0)
+    return is_waited_for(slot) and (is_on_trial(slot) or failure_streak(slot) > 0)
 
 
 cdef inline int64_t successes(const SlotWords* slot) noexcept nogil:

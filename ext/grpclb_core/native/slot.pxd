@@ -66,10 +66,11 @@ cdef struct SlotWords:
     word streams  # open calls that are not timed
     word latency_ns  # the estimate as it stood at `stamp_ns` (observe_answer); a double
     word stamp_ns  # time of the last timed answer; 0 or less while there was none (is_newcomer)
-    word successes
+    word left_open  # `timed` and `timed_free` as they stood when a timed call last ended (begun_calls)
     word alive_ns  # time of the last success; 0 after a failure (is_surely_alive), -1 on trial (is_on_trial)
     void* owner  # the Slot, borrowed; found here, a pick need not look it up elsewhere in memory
     # What no pick reads
+    word successes
     word peak_ns  # peak EWMA as it stood at `stamp_ns`; a double
     word mean_ns  # mean latency of the last answers; a double
     word samples  # how many those are, up to MOST_SAMPLES
@@ -77,7 +78,6 @@ cdef struct SlotWords:
     word successes_free  # counted without the GIL
     word failures
     word answered_ns  # time of the last answer before `alive_ns` was last set to 0 (last_answer_ns)
-    word streak  # failures in a row, good while the last call failed (failure_streak)
     # What its load reports say
     word weight  # what they make its share of the calls; a double
     word weighed_since_ns  # since when it has such a weight without a break; 0 while it has none
@@ -87,7 +87,8 @@ cdef struct SlotWords:
     word reported_latency_ns  # what calls took there at that many in flight; a double
     word ignored_reports  # reports that could not be believed
     word timed_out  # timed calls whose deadline the server let pass
-    # For the record
+    # The rest
+    word streak  # failures in a row, good while the last call failed (failure_streak)
     word unjudged  # finished picks that were neither successes nor failures: cancelled, or never sent
 
 
@@ -145,10 +146,6 @@ cdef inline bint is_on_trial(const SlotWords* slot) noexcept nogil:
     return load(&slot.alive_ns) < 0
 
 
-cdef inline bint is_busy_trial(const SlotWords* slot) noexcept nogil:
-    return is_on_trial(slot) and in_flight(slot) > 0
-
-
 cdef inline int64_t failure_streak(const SlotWords* slot) noexcept nogil:
     """Return how many calls failed since the last success: a success is told by `alive_ns`, and writes no more."""
     return 0 if load(&slot.alive_ns) > 0 else load(&slot.streak)
@@ -166,18 +163,41 @@ cdef inline uint64_t timed_calls(const SlotWords* slot) noexcept nogil:
     return <uint64_t> load(&slot.timed) + <uint64_t> load(&slot.timed_free)
 
 
+cdef inline int64_t number_of(uint64_t timed) noexcept nogil:
+    return timed & ((1 << COUNT_BITS) - 1)
+
+
 cdef inline int64_t timed_in_flight(const SlotWords* slot) noexcept nogil:
-    return timed_calls(slot) & ((1 << COUNT_BITS) - 1)
+    return number_of(timed_calls(slot))
+
+
+cdef inline uint64_t begun_calls(const SlotWords* slot) noexcept nogil:
+    """Return the open timed calls that began since one last ended, as `timed_calls` tells of all.
+
+    Those that were open before say nothing of how the server is now: while others are answered, a call that stays open
+    is a long one, or it is on the connection before. Where threads meet, `left_open` may name one that has ended too.
+    """
+    cdef uint64_t begun = timed_calls(slot) - <uint64_t> load(&slot.left_open)
+    return begun if number_of(begun) < 1 << (COUNT_BITS - 1) else 0
 
 
 cdef inline int64_t in_flight(const SlotWords* slot) noexcept nogil:
     return timed_in_flight(slot) + load(&slot.streams)
 
 
+cdef inline bint is_waited_for(const SlotWords* slot) noexcept nogil:
+    """Tell whether a call is open of which it is not known yet what becomes of those made now."""
+    return number_of(begun_calls(slot)) + load(&slot.streams) > 0
+
+
+cdef inline bint is_busy_trial(const SlotWords* slot) noexcept nogil:
+    return is_on_trial(slot) and is_waited_for(slot)
+
+
 cdef inline int64_t ages_ns(uint64_t timed, int64_t now_ns) noexcept nogil:
     """Return how long the open timed calls have been open, all added up; `timed` is what `timed_calls` returns.
 
-    Of n calls that started at s1..sn this is n now - (s1 + .. + sn): two integers tell it without a list (brpc,
+    `timed` may also be what `begun_calls` returns. Of n calls that started at s1..sn this is n now - (s1 + .. + sn): two integers tell it without a list (brpc,
     locality_aware_load_balancer.h). The sum of start times wraps, the sum of ages does not come near that.
     """
     cdef uint64_t count = timed & ((1 << COUNT_BITS) - 1)
@@ -360,6 +380,7 @@ cdef inline void close_call(
         add(&slot.streams, -1)
     else:
         count(&slot.timed, &slot.timed_free, -timed_call(started_ns), held)
+        store(&slot.left_open, <int64_t> timed_calls(slot))
         if elapsed_ns < 1:  # a clock that stands still, or steps back
             elapsed_ns = 1
     if outcome == SUCCESS:

@@ -15,6 +15,7 @@ from grpclb_core.native.slot cimport (
     last_answer_ns,
     mean_age_ns,
     projected_ns,
+    timed_calls,
 )
 
 
@@ -91,7 +92,8 @@ cdef class Slot:
         return is_on_trial(self.words)
 
     def start_trial(self) -> None:
-        """Have the endpoint prove itself: one call at a time until one succeeds."""
+        """Have the endpoint prove itself: one call at a time until one succeeds, beside those that are open now."""
+        store(&self.words.left_open, <int64_t> timed_calls(self.words))
         if load(&self.words.alive_ns) > 0:
             store(&self.words.streak, 0)
         store(&self.words.answered_ns, last_answer_ns(self.words))
@@ -107,6 +109,7 @@ cdef class Slot:
         store(&self.words.stamp_ns, 0)
         store_double(&self.words.latency_ns, 0.0)
         store(&self.words.passed, 0)
+        store(&self.words.left_open, <int64_t> timed_calls(self.words))
 
     def latency_ns_at(self, now_ns: int, decay_s: float) -> float:
         """Return the peak-EWMA latency in ns, faded to `now_ns` with a mean lifetime of `decay_s`; 0.0 if unknown."""
