@@ -3,6 +3,7 @@
 import math
 
 cimport cython
+from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
@@ -29,15 +30,19 @@ cdef class View:
         if self.members != NULL:
             raise ValueError("a view is immutable: make another one")
         cdef tuple owners = tuple(slots)
-        cdef list shares = [1.0] * len(owners) if weights is None else [float(weight) for weight in weights]
+        cdef list shares = [1.0] * len(owners) if weights is None else [float(share) for share in weights]
+        cdef double mean, weight, least = INFINITY, most = 0.0
+        cdef Py_ssize_t position
+        cdef Slot slot
         if not 0 < len(owners) < MOST_MEMBERS:
             raise ValueError(f"a view needs at least one slot and fewer than {MOST_MEMBERS}; got {len(owners)}")
         if len(shares) != len(owners):
             raise ValueError(f"{len(owners)} slots need as many weights; got {len(shares)}")
-        for position, weight in enumerate(shares):
-            if not (math.isfinite(weight) and weight > 0):
+        for position in range(len(shares)):
+            weight = shares[position]
+            if not 0.0 < weight < INFINITY:  # nor is NaN
                 raise ValueError(f"weight {weight!r} at position {position} is not usable; use a number above 0")
-        cdef double mean
+            least, most = min(least, weight), max(most, weight)
         try:
             mean = math.fsum(shares) / len(shares)
         except OverflowError:
@@ -47,12 +52,11 @@ cdef class View:
             raise MemoryError(f"no memory for a view of {len(owners)} slots")
         self.slots = owners
         self.roster = None if roster is None else tuple(roster)
-        cdef Slot slot
         for position in range(len(owners)):
             slot = <Slot?> owners[position]  # refuses None as well
             self.members[position].slot = slot.words
             self.members[position].inverse_weight = mean / <double> shares[position]
-        if min(shares) < max(shares):
+        if least < most:
             self.columns = <Column*> malloc(len(owners) * sizeof(Column))
             if self.columns == NULL:
                 raise MemoryError(f"no memory for a view of {len(owners)} slots")
