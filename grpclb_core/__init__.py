@@ -19,8 +19,10 @@ from .config import (
     FileConfig,
     HealthConfig,
     KubernetesConfig,
+    LocalityConfig,
     OutlierConfig,
     OutlierDetection,
+    SlowStartConfig,
     SuccessRateEjection,
     XdsConfig,
 )
@@ -45,9 +47,10 @@ from .policies import (
     Random,
     RingHash,
     RoundRobin,
+    TakesReports,
     WeightedRoundRobin,
 )
-from .types import Address, Drop, Endpoint, Health, Locality, Outcome, Resolution
+from .types import Address, Drop, Endpoint, Health, LoadReport, Locality, Outcome, Resolution
 
 __all__ = [
     "Address",
@@ -73,7 +76,9 @@ __all__ = [
     "IdentityError",
     "KubernetesConfig",
     "LeastRequest",
+    "LoadReport",
     "Locality",
+    "LocalityConfig",
     "NativeModuleError",
     "Outcome",
     "OutlierConfig",
@@ -88,7 +93,9 @@ __all__ = [
     "ResolutionError",
     "RingHash",
     "RoundRobin",
+    "SlowStartConfig",
     "SuccessRateEjection",
+    "TakesReports",
     "TargetError",
     "WeightedRoundRobin",
     "WrongEventLoopError",

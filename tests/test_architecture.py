@@ -48,7 +48,9 @@ PUBLIC = [
     "IdentityError",
     "KubernetesConfig",
     "LeastRequest",
+    "LoadReport",
     "Locality",
+    "LocalityConfig",
     "NativeModuleError",
     "Outcome",
     "OutlierConfig",
@@ -63,7 +65,9 @@ PUBLIC = [
     "ResolutionError",
     "RingHash",
     "RoundRobin",
+    "SlowStartConfig",
     "SuccessRateEjection",
+    "TakesReports",
     "TargetError",
     "WeightedRoundRobin",
     "WrongEventLoopError",
@@ -139,6 +143,10 @@ class TestPublicSurface:
             if not name.startswith("_") and not isinstance(value, ModuleType)
         }
         assert named == set(PUBLIC)
+
+    def test_each_is_told_of(self) -> None:
+        page = (ROOT / "docs" / "public-names.md").read_text()
+        assert [name for name in PUBLIC if f"`{name}`" not in page] == []
 
     def test_all_names_can_be_imported(self) -> None:
         done = run_python(f"from grpclb_core import {', '.join(PUBLIC)}")

@@ -185,7 +185,7 @@ class Probing:
         elif probe.is_unsupported:
             self._mute.add(slot)
         elif probe.is_ignored:
-            logger.info("a load report is ignored: %s", probe.fault)
+            logger.debug("a load report is ignored: %s", probe.fault)
             slot.ignore_report()
 
     # Before a call

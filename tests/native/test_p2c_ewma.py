@@ -150,7 +150,6 @@ class TestAge:
         assert dropped_picks(rested, 100, later) == [0, 100]
         del held
 
-
     def test_a_call_that_stays_open_while_others_are_answered_is_a_long_one(self) -> None:
         slots = measured_fleet(2)
         now_ns = START + 60 * SECOND

@@ -54,8 +54,8 @@ cdef enum:
     FEWEST_PICKS_BETWEEN_PROBES = 18
     # An endpoint whose last call failed would cost a caller an error, so it waits for its turn longer.
     PICKS_BETWEEN_FAILURES = 256
-    # It waits that many times as long for each failure in a row, up to
-    MOST_STREAK = 4
+    # It waits that many times as long when that call failed too,
+    AFTER_ANOTHER = 4
     # and longer still if it does not answer at all, as a call there costs its whole deadline.
     DEADLINE_IN_FAILURES = 4
     # Pickers that are replaced often never see that many picks; a call in 10 s is one of 200 where there are 20 a second.
@@ -358,8 +358,9 @@ cdef inline int64_t heard_ns(const SlotWords* slot) noexcept nogil:
 
 
 cdef inline uint64_t lasting_failures(const SlotWords* slot) noexcept nogil:
-    """Return how many failures in a row to wait for before a probe; one that was not answered at all is several."""
-    cdef uint64_t failures = <uint64_t> min(failure_streak(slot), MOST_STREAK) if load(&slot.alive_ns) <= 0 else 0
+    """Return as how many failures those in a row count: a second one for more, and more if it was not answered at all."""
+    cdef int64_t streak = failure_streak(slot) if load(&slot.alive_ns) <= 0 else 0
+    cdef uint64_t failures = AFTER_ANOTHER if streak > 1 else <uint64_t> streak
     return failures * DEADLINE_IN_FAILURES if heard_ns(slot) > last_answer_ns(slot) else failures
 
 
