@@ -1,7 +1,7 @@
 """Those who fell silent and have another connection: one call at a time, until one is answered or it took too long.
 
-A trial is kept up by the compiled core: no call is picked while another one is in flight that was made since a call last
-ended there, or a stream. So it may be in the way of what it is there to find out: streams of before run on, over the
+A trial is kept up by the compiled core: no call is picked while one is in flight that was made since a call last ended
+there, nor beside a stream. So it may be in the way of what it is there to find out: streams of before run on, over the
 connection that was replaced, for as long as their callers like; and a stream tells only when it ends.
 """
 
