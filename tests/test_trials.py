@@ -8,7 +8,7 @@ import pytest
 
 from grpclb_core.balancer.trials import Trials
 from grpclb_core.endpoints import Connection, Member, State
-from grpclb_core.native import Slot
+from grpclb_core.native import Slot, now_ns
 from grpclb_core.types import Address, Endpoint, Outcome
 from support.fleet import MILLISECOND, START, hold, only
 
@@ -44,21 +44,32 @@ def test_it_waits_for_a_call_for_as_long_as_none_comes() -> None:
     assert not world.is_on_trial_after(0.0)
 
 
-def test_calls_of_before_are_waited_for_no_longer_than_a_silence() -> None:
+def test_calls_of_before_are_not_waited_for() -> None:
     world = World()
     former = hold(world.slot, 3)
     world.begin()
+    assert world.is_on_trial_after(100.0)
+    own = hold(world.slot, 1, now_ns())
+    assert world.is_on_trial_after(9.8)
+    assert not world.is_on_trial_after(0.3)
+    assert len(former) + len(own) == 4
+
+
+def test_streams_of_before_are_waited_for_no_longer_than_a_silence() -> None:
+    world = World()
+    former = only(world.slot).pick_at(START, True)
+    world.begin()
     assert world.is_on_trial_after(1.9)
     assert not world.is_on_trial_after(0.2)
-    assert len(former) == 3
+    assert former.is_open
 
 
 def test_once_they_have_ended_it_goes_on() -> None:
     world = World()
-    (former,) = hold(world.slot, 1)
+    former = only(world.slot).pick_at(START, True)
     world.begin()
     assert world.is_on_trial_after(1.9)
-    former.finish_at(Outcome.TIMED_OUT, START)
+    former.finish_at(Outcome.CANCELLED, START)
     assert world.is_on_trial_after(0.1)
     own = hold(world.slot, 1)
     assert world.is_on_trial_after(9.9)

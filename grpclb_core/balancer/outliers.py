@@ -154,7 +154,7 @@ class Outliers:
             slot.failure_streak,
             member.connection_failures,
             slot.is_on_trial,
-            slot.in_flight,
+            slot.is_waited_for,
             standing_of(member),
             slot.picks,
         )
@@ -195,7 +195,7 @@ def _together(first: Seen, second: Seen) -> Seen:
         _streak(first, second),
         min(first.connection_failures, second.connection_failures),
         first.is_on_trial and second.is_on_trial,
-        first.in_flight + second.in_flight,
+        first.is_waited_for or second.is_waited_for,
         next((one for one in _BEST_FIRST if one in standings), None),
         first.picks + second.picks,
     )

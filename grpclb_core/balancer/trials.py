@@ -18,9 +18,9 @@ class Trial(NamedTuple):
     picks: int
     """Of the slot, when last looked at."""
     since_s: float
-    """Since when the calls have been in flight that are now; or when it was looked at, if there are none."""
+    """Since when it has been waiting for calls; or when it was looked at, if it does not."""
     is_called: bool = False
-    """Whether a call was picked since the trial began; if not, those in flight are of before."""
+    """Whether a call was picked since the trial began; if not, it waits for streams of before."""
 
 
 class Trials:
@@ -40,7 +40,7 @@ class Trials:
 
         Args:
             now_s: on any clock, that of `begin`.
-            silence_s: how long calls of before may keep the first one from being made.
+            silence_s: how long streams of before may keep the first call from being made.
             stream_s: how long a call that was picked on trial may run; silence ends it sooner if it is no stream.
         """
         for member, trial in list(self._trials.items()):
@@ -49,12 +49,12 @@ class Trials:
             if not slot.is_on_trial or (is_listed and member.outlier_reason is not None):
                 del self._trials[member]  # it is over, or the concern of `outliers.py` by now
                 continue
-            self._trials[member] = trial = _seen(trial, slot.picks, slot.in_flight, now_s)
+            self._trials[member] = trial = _seen(trial, slot.picks, slot.is_waited_for, now_s)
             if not is_listed or now_s - trial.since_s >= (stream_s if trial.is_called else silence_s):
                 slot.end_trial()
                 del self._trials[member]
 
 
-def _seen(trial: Trial, picks: int, in_flight: int, now_s: float) -> Trial:
+def _seen(trial: Trial, picks: int, is_waited_for: bool, now_s: float) -> Trial:
     is_new = picks != trial.picks
-    return Trial(picks, now_s if is_new or in_flight == 0 else trial.since_s, trial.is_called or is_new)
+    return Trial(picks, now_s if is_new or not is_waited_for else trial.since_s, trial.is_called or is_new)

@@ -48,7 +48,7 @@ class P2cEwma(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     floor: bool = True
     """An estimate of more than twice what is typical does not fade below the least of the fleet, lest a slow server
     left alone come to look fastest."""
-    probe_s: Seconds = 2.4
+    probe_s: Seconds = 2.2
     """A slow endpoint is tried again after so long without a call, and taken back after three good answers; about one
     pick of 300 goes to that, or one of 18 where calls are rare."""
     widen_factor: Factor = 2.0

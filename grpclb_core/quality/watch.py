@@ -49,9 +49,9 @@ class Watch:
         self._state = step.state
         for event in step.events:
             if event.change is Change.ON_TRIAL:
-                addresses[event.address].start_trial()
+                addresses[event.address].start_trial_at(now_ns)
                 self._trials.add(addresses[event.address])
-                addresses[event.address].forget_latency()
+                addresses[event.address].forget_latency_at(now_ns)
         ejected, on_trial = self._state.ejected(), self._state.on_trial()
         over = self._trials - {addresses[address] for address in on_trial if address in addresses}
         for slot in over:
@@ -69,6 +69,6 @@ class Watch:
             failures - earlier[1],
             slot.failure_streak,
             is_on_trial=slot.is_on_trial,
-            in_flight=slot.in_flight,
+            is_waited_for=slot.is_waited_for,
             picks=slot.picks,
         )

@@ -52,7 +52,7 @@ class Set:
                 self.streaks[name],
                 self.connection_failures[name],
                 name in self.trials,
-                self.in_flight[name],
+                bool(self.in_flight[name]),
                 self.standings[name],
                 self.picks[name],
             )
@@ -275,7 +275,7 @@ class TestPauses:
         one.sweep(a=(0, 1))
         assert one.ejected == "a"
 
-    def test_calls_of_before_are_not_in_the_way_for_longer_than_that(self) -> None:
+    def test_streams_of_before_are_not_in_the_way_for_longer_than_that(self) -> None:
         one = Set(4, EXACT)
         one.in_flight["a"] = one.picks["a"] = 5
         one.sweep(a=(0, 7))

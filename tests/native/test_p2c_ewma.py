@@ -66,6 +66,14 @@ class TestBare:
 
 
 class TestFailures:
+    def test_the_penalty_does_not_feed_on_itself(self) -> None:
+        rng = random.Random(5)
+        clients = Clients([10 * MILLISECOND] * 4, 1_000)
+        for _ in range(600):
+            clients.outcomes[:] = [rng.choice([Outcome.UNAVAILABLE] + [Outcome.SUCCESS] * 9)] * 4
+            clients.run(0.1)
+        assert all(slot.latency_ns_at(clients.now_ns, 10.0) <= 5 * SECOND for slot in clients.slots)
+
     @pytest.mark.parametrize("outcome", FAILURES)
     def test_a_server_that_fails_at_once_is_dearer_than_a_slow_one(self, outcome: Outcome) -> None:
         slots = fleet_with(2, 1, 900 * MILLISECOND)
@@ -158,8 +166,34 @@ class TestAge:
             answer(slot, 10 * MILLISECOND, now_ns)
         picks = dropped_picks(P2cEwma(probe_s=0).build(View(slots), 1, now_ns), 100, now_ns)
         assert picks == [0, 100]  # one has a call more in flight
-        held += hold(slots[1], 2)
+        held += hold(slots[1], 2, now_ns)
         assert dropped_picks(P2cEwma(probe_s=0).build(View(slots), 1, now_ns), 100, now_ns) == [100, 0]
+
+    def test_one_that_hangs_for_long_is_tried_more_and_more_rarely(self) -> None:
+        clients = Clients([10 * MILLISECOND] * 4, 100)
+        clients.run(5)
+        clients.latencies_ns[0] = 36_000 * SECOND
+        assert clients.run(600).count(0) <= 7  # the mean age of those is to be 18 s, 70 s, 158 s ...
+        assert clients.run(1_200).count(0) <= 4
+
+    def test_a_newcomer_that_hangs_after_its_first_answer_gets_no_stream_of_calls(self) -> None:
+        clients = Clients([10 * MILLISECOND] * 4, 100)
+        clients.run(5)
+        clients.end_all()
+        clients.slots[0].forget_latency_at(clients.now_ns)
+        clients.run_until(0)
+        clients.latencies_ns[0] = 36_000 * SECOND
+        assert clients.run(600).count(0) <= 7
+
+    def test_what_is_cancelled_hides_nothing_of_those_that_hang(self) -> None:
+        slots = measured_fleet(2)
+        held = hold(slots[0], 2, START + MILLISECOND)
+        hold(slots[0], 1, START + MILLISECOND)[0].finish_at(Outcome.CANCELLED, START + 5 * MILLISECOND)
+        busy = hold(slots[1], 4, START + 39 * MILLISECOND)
+        picker = P2cEwma(probe_s=0, widen_factor=0).build(View(slots), 1, START)
+        assert dropped_picks(picker, 100, START + 4 * MILLISECOND) == [100, 0]
+        assert dropped_picks(picker, 100, START + 40 * MILLISECOND) == [0, 100]
+        del held, busy
 
     def test_one_that_looks_hung_is_tried_after_a_while(self) -> None:
         """With one long call under way, and no other since; a server that hangs is tried more and more rarely."""
@@ -168,7 +202,7 @@ class TestAge:
         clients.latencies_ns[0] = 3600 * SECOND
         clients.run_until(0)
         clients.latencies_ns[0] = 10 * MILLISECOND
-        assert clients.run(18).count(0) <= 2
+        assert clients.run(17).count(0) <= 2
         clients.run(5)
         assert clients.run(10).count(0) > 100  # with a call more in flight it gets somewhat less than a quarter
 
@@ -301,6 +335,39 @@ class TestAlike:
         picked = run_mixed(Clients(list(latencies_ns), 200, probe_s=0), 60)
         by_peak = run_mixed(Clients(list(latencies_ns), 200, probe_s=0, alike_factor=0), 60)
         assert picked[6_000:].count(0) < 0.01 * 6_000 < by_peak[6_000:].count(0)
+
+    def test_penalties_are_no_spread(self) -> None:
+        """After a moment in which everybody fails, one that is four times as slow is still told from the others."""
+        clients = Clients([10 * MILLISECOND] * 4, 200)
+        clients.run(5)
+        clients.outcomes[:] = [Outcome.UNAVAILABLE] * 4
+        clients.run(1)
+        clients.outcomes[:] = [Outcome.SUCCESS] * 4
+        clients.run(10)
+        clients.latencies_ns[0] = 40 * MILLISECOND
+        clients.run(2)
+        picked = clients.run(10)
+        assert picked.count(0) < 0.02 * len(picked)
+
+    def test_a_picker_that_is_replaced_hands_on_what_it_knew(self) -> None:
+        clients = Clients([10 * MILLISECOND] * 4, 200, probe_s=0)
+        run_mixed(clients, 60)
+        clients.picker = P2cEwma(probe_s=0).build(View(clients.slots), 1, clients.now_ns)
+        clients.latencies_ns[0] = 100 * MILLISECOND
+        clients.run_until(0)
+        clients.latencies_ns[0] = 10 * MILLISECOND
+        clients.run(0.2)
+        assert clients.run(1).count(0) > 30
+
+    def test_calls_longer_than_the_decay_time_are_balanced_as_others_are(self) -> None:
+        rng = random.Random(3)
+        clients = Clients([20 * SECOND] * 4, 2)
+        picked = []
+        for _ in range(1_200):
+            clients.latencies_ns[:] = [rng.randrange(15, 25) * SECOND] * 4
+            picked += clients.run(0.5)
+        shares = [picked[200:].count(place) / 1_000 for place in range(4)]
+        assert max(shares) < 0.3
 
 
 class TestStreams:

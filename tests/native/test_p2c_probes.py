@@ -42,8 +42,8 @@ class TestProbes:
         clients = Clients([200 * MILLISECOND] + [10 * MILLISECOND] * 9, rate)
         clients.run(10)
         picked = clients.run(60)
-        # Where calls are rare, one of them every 2.4 s.
-        assert 0 < picked.count(0) <= max(len(picked) / 300, 60 / 2.4) + 1
+        # Where calls are rare, one of them every 2.2 s.
+        assert 0 < picked.count(0) <= max(len(picked) / 300, 60 / 2.2) + 1
 
     def test_a_lucky_answer_is_not_enough(self) -> None:
         clients = Clients([200 * MILLISECOND] + [10 * MILLISECOND] * 9, 100)
@@ -62,7 +62,7 @@ class TestProbes:
         clients.run(30)
         times = [index for index, place in enumerate(clients.run(60)) if place == 0]
         gaps_s = [(later - sooner) / 200 for sooner, later in itertools.pairwise(times)]
-        assert min(gaps_s) > 2.3
+        assert min(gaps_s) > 2.1
         assert max(gaps_s) < 3
 
     def test_without_probes_it_waits_until_its_estimate_has_faded(self) -> None:
@@ -86,6 +86,17 @@ class TestProbes:
             clients.run(0.05)
         assert is_share(clients.run(20).count(0), 2_000, 0.25)
 
+    def test_one_that_fails_does_not_stand_in_the_way_of_one_that_is_well_again(self) -> None:
+        clients = Clients([10 * MILLISECOND] * 4, 100)
+        clients.run(5)
+        clients.outcomes[0], clients.latencies_ns[0] = Outcome.TIMED_OUT, 900 * MILLISECOND
+        clients.run(40)  # it waits for 4096 picks by now
+        clients.latencies_ns[1] = 900 * MILLISECOND
+        clients.run(10)
+        clients.latencies_ns[1] = 10 * MILLISECOND
+        clients.run(8)
+        assert is_share(clients.run(10).count(1), 1_000, 1 / 3)
+
     def test_one_that_is_busy_is_not_probed(self) -> None:
         slots = measured_fleet(10)
         answer(slots[0], 200 * MILLISECOND)
@@ -108,8 +119,28 @@ class TestProbes:
         clients.run(10)
         assert is_share(clients.run(20).count(0), 2_000, 0.1)
 
+    def test_after_a_step_back_nobody_is_left_alone(self) -> None:
+        clients = Clients([10 * MILLISECOND, 15 * MILLISECOND], 200)
+        clients.run(20)
+        clients.end_all()
+        clients.now_ns -= 3600 * SECOND
+        clients.run(30)
+        assert clients.run(20).count(1) > 200
+
 
 class TestNewcomers:
+    def test_one_whose_first_call_is_a_long_one_is_tried_again(self) -> None:
+        clients = Clients([10 * MILLISECOND] * 4, 1_000)  # so that a call more in flight is no hindrance
+        clients.run(5)
+        clients.end_all()
+        clients.slots[0].forget_latency_at(clients.now_ns)
+        clients.latencies_ns[0] = 3600 * SECOND
+        clients.run_until(0)
+        clients.latencies_ns[0] = 10 * MILLISECOND
+        assert clients.run(17).count(0) == 0
+        clients.run(5)
+        assert not clients.slots[0].is_newcomer
+
     @pytest.mark.parametrize("seed", SEEDS)
     def test_one_gets_one_call_until_it_answers(self, seed: int) -> None:
         slots = [*measured_fleet(9), Slot()]
@@ -121,7 +152,7 @@ class TestNewcomers:
         clients = Clients([10 * MILLISECOND] * 4, 2_000)
         clients.run(5)
         stuck = hold(clients.slots[0], 3, clients.now_ns)
-        clients.slots[0].forget_latency()
+        clients.slots[0].forget_latency_at(clients.now_ns)
         clients.run(5)
         assert clients.run(1).count(0) > 100  # five or so are in flight elsewhere, so three are no hindrance
         assert not clients.slots[0].is_newcomer
@@ -147,7 +178,7 @@ class TestNewcomers:
         clients = Clients([10 * MILLISECOND] * 10, 2_000, seed)
         clients.run(1)
         clients.end_all()
-        clients.slots[9].forget_latency()
+        clients.slots[9].forget_latency_at(clients.now_ns)
         clients.latencies_ns[9] = MILLISECOND
         clients.run_until(9)
         clients.latencies_ns[9] = 200 * MILLISECOND  # the next ones are those of a server that warms up
@@ -184,7 +215,7 @@ class TestNewcomers:
         clients = Clients([10 * MILLISECOND] * 4, 200)
         clients.run(2)
         clients.end_all()
-        clients.slots[0].forget_latency()
+        clients.slots[0].forget_latency_at(clients.now_ns)
         clients.run_until(0)
         clients.end_all()
         clients.outcomes[0], clients.latencies_ns[0] = Outcome.UNAVAILABLE, 1
@@ -210,9 +241,9 @@ class TestRations:
             ticket.finish_at(Outcome.SUCCESS, now_ns + (200 if ticket.slot in slow else 10) * MILLISECOND)
         assert 0.0025 * picks <= sent <= 0.0037 * picks
 
-    @pytest.mark.parametrize(("rate", "fewest"), [(0.5, 10), (1, 18)])
+    @pytest.mark.parametrize(("rate", "fewest"), [(0.5, 9), (1, 18)])
     def test_one_pick_of_eighteen_where_calls_are_rare(self, rate: float, fewest: int) -> None:
-        """Or fewer, where those would take more than 19 s."""
+        """Or fewer, where those would take more than 18 s."""
         clients = Clients([2 * SECOND] + [10 * MILLISECOND] * 3, rate, decay_s=1e9)
         clients.run(60 / rate)
         picked = clients.run(600 / rate)

@@ -363,7 +363,7 @@ class TestNewcomers:
 
     def test_one_whose_latency_was_forgotten_gets_one_probe(self) -> None:
         slots = measured_fleet(4)
-        slots[0].forget_latency()
+        slots[0].forget_latency_at(START)
         picks = closed_loop(
             P2cEwmaPicker(View(slots), seed=1), lambda index: None if index == 0 else 10 * MILLISECOND, 10_000, 16
         )
@@ -374,7 +374,7 @@ class TestNewcomers:
         answer(slots[0], 100 * SECOND)
         picker = P2cEwmaPicker(View(slots), seed=1)
         assert dropped_picks(picker, 10_000)[0] == 0
-        slots[0].forget_latency()
+        slots[0].forget_latency_at(START)
         assert is_share(dropped_picks(picker, 10_000)[0], 10_000, 1 / 4)
 
     def test_a_stream_is_no_probe(self) -> None:

@@ -433,12 +433,12 @@ class TestTrials:
         answer(slots[2], MILLISECOND, outcome=Outcome.UNAVAILABLE)
         picker = prequal(slots, q_rif=1)
         assert dropped_picks(picker, 100)[2] == 0
-        slots[2].start_trial()
+        slots[2].start_trial_at(START)
         assert dropped_picks(picker, 100)[2] > 0
 
     def test_one_on_trial_has_one_call(self) -> None:
         slots = told((5, 50), (5, 60), (0, 1))
-        slots[2].start_trial()
+        slots[2].start_trial_at(START)
         picker = prequal(slots, q_rif=1)
         tickets = [picker.pick_at(START) for _ in range(20)]
         assert [ticket.slot for ticket in tickets].count(slots[2]) == 1

@@ -417,7 +417,7 @@ class TestTrials:
     def test_one_on_trial_has_one_call_at_a_time(self) -> None:
         picker = ring(roster_of(names(5)), 5)
         home = picker.view.slots[place_of(picker, (("key", "a"),))]
-        home.start_trial()
+        home.start_trial_at(START)
         first, second = take(picker, (("key", "a"),)), take(picker, (("key", "a"),))
         assert first.slot is home
         assert second.slot is not home
@@ -428,7 +428,7 @@ class TestTrials:
         picker = ring(roster_of(names(3)), 3)
         home = place_of(picker, (("key", "a"),))
         for slot in picker.view.slots:
-            slot.start_trial()
+            slot.start_trial_at(START)
         held = [ticket for slot in picker.view.slots for ticket in hold(slot, 1)]
         assert place_of(picker, (("key", "a"),)) == home
         assert picker.pick_at(START).slot in picker.view.slots

@@ -286,14 +286,14 @@ class TestForgetting:
     def test_it_makes_a_newcomer(self) -> None:
         slot = Slot()
         answer(slot, SECOND)
-        slot.forget_latency()
+        slot.forget_latency_at(START)
         assert slot.is_newcomer
         assert slot.latency_ns_at(START, 10.0) == 0.0
 
     def test_the_next_answer_is_believed_at_once(self) -> None:
         slot = Slot()
         answer(slot, SECOND)
-        slot.forget_latency()
+        slot.forget_latency_at(START)
         answer(slot, MILLISECOND, START + 1)
         assert not slot.is_newcomer
         assert slot.latency_ns_at(START + 1, 10.0) == MILLISECOND
@@ -303,7 +303,7 @@ class TestForgetting:
         slot = Slot()
         answer(slot, SECOND, START, outcome)
         assert slot.latency_ns_at(START, 10.0) == SECOND
-        slot.forget_latency()
+        slot.forget_latency_at(START)
         assert slot.latency_ns_at(START, 10.0) == 0.0
         answer(slot, MILLISECOND, START, outcome)  # news again
         assert slot.is_newcomer
@@ -315,7 +315,7 @@ class TestForgetting:
             answer(slot, SECOND, START, outcome)
         calls = [*hold(slot, 2), only(slot).pick_at(START, True)]
         before = counters(slot)
-        slot.forget_latency()
+        slot.forget_latency_at(START)
         assert counters(slot) == before
         assert slot.picks == len(Outcome) + 3
         assert slot.age_ns_at(START + SECOND) == pytest.approx(SECOND, abs=UNIT_NS)
@@ -324,8 +324,8 @@ class TestForgetting:
 
     def test_a_newcomer_has_nothing_to_forget(self) -> None:
         slot = Slot()
-        slot.forget_latency()
-        slot.forget_latency()
+        slot.forget_latency_at(START)
+        slot.forget_latency_at(START)
         assert slot.is_newcomer
         assert set(counters(slot).values()) == {0}
 
@@ -453,7 +453,7 @@ class TestFailureStreak:
     def test_a_forgotten_latency_is_no_success(self) -> None:
         slot = Slot()
         answer(slot, MILLISECOND, START, Outcome.FAILURE)
-        slot.forget_latency()
+        slot.forget_latency_at(START)
         assert slot.failure_streak == 1
 
 
@@ -518,7 +518,7 @@ class TestReports:
         slot = Slot()
         slot.report_weight_at(2.0, START)
         slot.report_load_at(17, 1e9, START)
-        slot.forget_latency()
+        slot.forget_latency_at(START)
         assert (slot.reported_weight, slot.reported_in_flight) == (2.0, 17)
 
 

@@ -232,7 +232,7 @@ class TestAsAPicker:
 
     def test_who_is_on_trial_has_one_call_at_a_time(self) -> None:
         slots = new_slots(3)
-        slots[0].start_trial()
+        slots[0].start_trial_at(START)
         held = only(slots[0]).pick_at(START)
         counts = dropped_picks(StridePicker(View(slots, [100.0, 1.0, 1.0]), seed=1), 100)
         assert counts[0] == 0

@@ -132,7 +132,7 @@ def test_python_and_other_threads_share_a_picker(probe: ModuleType) -> None:
 @pytest.mark.parametrize("picker", PICKERS)
 def test_one_on_trial_has_one_call_whoever_picks(picker: type[Picker]) -> None:
     slots = new_slots(4)
-    slots[0].start_trial()
+    slots[0].start_trial_at(START)
     shared = picker(View(slots), seed=1)
 
     def work(_: int) -> int:

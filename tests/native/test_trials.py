@@ -49,7 +49,7 @@ WAYS: list[Callable[[Picker], Ticket]] = [
 def on_trial(count: int = 1) -> list[Slot]:
     slots = new_slots(count)
     for slot in slots:
-        slot.start_trial()
+        slot.start_trial_at(START)
     return slots
 
 
@@ -63,7 +63,7 @@ class TestWord:
         if before is not None:
             answer(slot, MILLISECOND, START, before)
         for _ in range(2):
-            slot.start_trial()
+            slot.start_trial_at(START)
             assert slot.is_on_trial
         slot.end_trial()
         assert not slot.is_on_trial
@@ -92,7 +92,7 @@ class TestWord:
     def test_its_connection_is_looked_at_before_each_call(self, probe: ModuleType) -> None:
         slot = Slot()
         answer(slot, MILLISECOND)
-        slot.start_trial()
+        slot.start_trial_at(START)
         assert not probe.is_alive(slot, START)
         slot.end_trial()
         assert not probe.is_alive(slot, START)
@@ -111,7 +111,7 @@ class TestWord:
         slot = Slot()
         answer(slot, MILLISECOND, START, outcome)
         answer(slot, MILLISECOND, START, outcome)
-        slot.start_trial()
+        slot.start_trial_at(START)
         assert slot.failure_streak == 2
         answer(slot, MILLISECOND, START, outcome)
         assert slot.failure_streak == 3
@@ -125,7 +125,7 @@ class TestWord:
         slot = Slot()
         answer(slot, MILLISECOND, START, outcome)
         answer(slot, MILLISECOND)
-        slot.start_trial()
+        slot.start_trial_at(START)
         assert slot.failure_streak == 0
         answer(slot, MILLISECOND, START, outcome)
         assert slot.failure_streak == 1
@@ -134,7 +134,7 @@ class TestWord:
     def test_the_last_answer_is_remembered(self, before: Outcome) -> None:
         slot = Slot()
         answer(slot, MILLISECOND, START, before)
-        slot.start_trial()
+        slot.start_trial_at(START)
         assert slot.last_answer_ns == START
         only(slot).pick_at(START).finish_at(Outcome.TIMED_OUT, START + SECOND)
         assert slot.last_answer_ns == START
@@ -145,7 +145,7 @@ class TestWord:
 
     def test_a_forgotten_latency_does_not_end_it(self) -> None:
         (slot,) = on_trial()
-        slot.forget_latency()
+        slot.forget_latency_at(START)
         assert slot.is_on_trial
 
 
@@ -157,7 +157,7 @@ class TestPicking:
         self, picker: type[Picker], weights: list[float] | None, way: Callable[[Picker], Ticket]
     ) -> None:
         slots = measured_fleet(4)
-        slots[0].start_trial()
+        slots[0].start_trial_at(START)
         balanced = picker(View(slots, weights), seed=1)
         burst = [way(balanced) for _ in range(200)]
         assert slots[0].in_flight == 1
@@ -168,7 +168,7 @@ class TestPicking:
         self, picker: type[Picker], weights: list[float] | None, outcome: Outcome
     ) -> None:
         slots = measured_fleet(4)
-        slots[0].start_trial()
+        slots[0].start_trial_at(START)
         balanced = picker(View(slots, weights), seed=2)
         held: list[Ticket] = []
         for turn in range(1, 4):
@@ -182,7 +182,7 @@ class TestPicking:
             for ticket in held:
                 ticket.finish_at(Outcome.DROPPED, START)
             held.clear()
-            slots[0].forget_latency()
+            slots[0].forget_latency_at(START)
             if outcome is Outcome.SUCCESS:
                 assert not slots[0].is_on_trial
                 return
@@ -190,7 +190,7 @@ class TestPicking:
 
     def test_after_a_success_it_is_one_of_the_others(self, picker: type[Picker], weights: list[float] | None) -> None:
         slots = measured_fleet(4)
-        slots[0].start_trial()
+        slots[0].start_trial_at(START)
         answer(slots[0], 10 * MILLISECOND)
         balanced = picker(View(slots, weights), seed=3)
         burst = [balanced.pick_at(START) for _ in range(200)]
@@ -199,7 +199,7 @@ class TestPicking:
 
     def test_idle_it_is_as_good_as_any(self, picker: type[Picker], weights: list[float] | None) -> None:
         slots = measured_fleet(4)
-        slots[0].start_trial()
+        slots[0].start_trial_at(START)
         picks = dropped_picks(picker(View(slots, weights), seed=4), 20_000)
         shares = None if picker is RoundRobinPicker else weights
         assert chi_square(picks, shares) < CHI_SQUARE_999[3]
@@ -208,16 +208,27 @@ class TestPicking:
         """They may never end, where the server hung, and it would never be tried."""
         slots = measured_fleet(4)
         open_before = [only(slots[0]).pick_at(START) for _ in range(2)]
-        slots[0].start_trial()
+        slots[0].start_trial_at(START)
         balanced = picker(View(slots, weights), seed=5)
         burst = [balanced.pick_at(START) for _ in range(200)]
         assert slots[0].in_flight == len(open_before) + 1
         assert len(burst) == 200
 
+    def test_those_that_end_meanwhile_make_no_room(self, picker: type[Picker], weights: list[float] | None) -> None:
+        slots = measured_fleet(4)
+        open_before = [only(slots[0]).pick_at(START) for _ in range(5)]
+        slots[0].start_trial_at(START + 1)
+        balanced = picker(View(slots, weights), seed=5)
+        now_ns, burst = START + SECOND, []
+        for ticket in open_before:
+            burst += [balanced.pick_at(now_ns) for _ in range(200)]
+            ticket.finish_at(Outcome.TIMED_OUT, now_ns)
+        assert sum(ticket.slot is slots[0] for ticket in burst) == 1
+
     def test_streams_of_before_do(self, picker: type[Picker], weights: list[float] | None) -> None:
         slots = measured_fleet(4)
         open_before = [only(slots[0]).pick_at(START, True) for _ in range(2)]
-        slots[0].start_trial()
+        slots[0].start_trial_at(START)
         assert dropped_picks(picker(View(slots, weights), seed=5), 1_000)[0] == 0
         open_before.pop().finish_at(Outcome.CANCELLED, START)
         assert dropped_picks(picker(View(slots, weights), seed=5), 1_000)[0] == 0
@@ -229,7 +240,7 @@ class TestPicking:
             slots = measured_fleet(4)
             answer(slots[free], SECOND)
             for slot in slots:
-                slot.start_trial()
+                slot.start_trial_at(START)
             held = [hold(slot, 1) for slot in slots if slot is not slots[free]]
             assert dropped_picks(picker(View(slots, weights), seed=free), 200)[free] == 200
             assert len(held) == 3
@@ -252,7 +263,7 @@ class TestPicking:
 @pytest.mark.parametrize("picker", PICKERS)
 def test_the_others_share_what_it_does_not_get(picker: type[Picker]) -> None:
     slots = measured_fleet(4)
-    slots[1].start_trial()
+    slots[1].start_trial_at(START)
     held = hold(slots[1], 1)
     picks = dropped_picks(picker(View(slots), seed=8), 20_000)
     assert picks.pop(1) == 0
@@ -263,7 +274,7 @@ def test_the_others_share_what_it_does_not_get(picker: type[Picker]) -> None:
 
 def test_round_robin_skips_it_and_goes_on_in_order() -> None:
     slots = new_slots(4)
-    slots[1].start_trial()
+    slots[1].start_trial_at(START)
     held = hold(slots[1], 1)
     picker = RoundRobinPicker(View(slots), seed=0)
     order = [slots.index(picker.pick_at(START).slot) for _ in range(9)]
@@ -275,7 +286,7 @@ def test_round_robin_skips_it_and_goes_on_in_order() -> None:
 def test_a_third_of_a_large_set_on_trial_costs_the_rest_nothing() -> None:
     slots = measured_fleet(300)
     for slot in slots[::3]:
-        slot.start_trial()
+        slot.start_trial_at(START)
     picker = RandomPicker(View(slots), seed=9)
     calls = [picker.pick_at(START) for _ in range(20_000)]
     assert all(slot.in_flight == 1 for slot in slots[::3])

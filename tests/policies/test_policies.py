@@ -205,7 +205,7 @@ def test_weights_reach_the_choice(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_whatever_the_policy_one_on_trial_has_one_call(name: str) -> None:
     slots = measured_fleet(5)
-    slots[2].start_trial()
+    slots[2].start_trial_at(START)
     picker = parse_policy(name).build(View(slots), 1, START)
     calls = [picker.pick_at(START) for _ in range(200)]
     assert slots[2].in_flight <= 1

@@ -2,13 +2,13 @@
 
 The bare choice is latency x load of two draws. Each further rule mends one way in which that goes wrong:
 
-    failed calls count for their penalty   a server that fails at once would look like the fastest
-    age of the calls begun since an answer a server that hangs would keep the latency it had
-    cap on the peak                        one slow answer would exile its server for a minute
-    floor under faded estimates            a slow server left alone would come to look faster than any
-    probes                                 who loses every comparison would not be heard of again
-    widening                               two draws of a small fleet both fall on its bad half too often
-    what is alike                          of equals, whose last call was heavy would lose to whose was light
+    failed calls count for their penalty      a server that fails at once would look like the fastest
+    age of the calls begun since an answer    a server that hangs would keep the latency it had
+    cap on the peak                           one slow answer would exile its server for a minute
+    floor under faded estimates               a slow server left alone would come to look faster than any
+    probes                                    who loses every comparison would not be heard of again
+    widening                                  two draws of a small fleet both fall on its bad half too often
+    what is alike                             of equals, whose last call was heavy would lose to whose was light
 
 What is typical of the fleet is found by a survey of a few members every 10 ms, by whoever picks then.
 """
@@ -21,6 +21,8 @@ from grpclb_core.native.atomics cimport load, load_double, replace, store, store
 from grpclb_core.native.draws cimport below, draw, draw_pair, draws_since, mix
 from grpclb_core.native.ewma cimport MOST_HALVINGS, decay_rate, faded, halved
 from grpclb_core.native.slot cimport (
+    CLOCK_SLACK_NS,
+    SLOW,
     SlotWords,
     ages_ns,
     begun_calls,
@@ -60,14 +62,14 @@ cdef enum:
     DEADLINE_IN_FAILURES = 4
     # Pickers that are replaced often never see that many picks; a call in 10 s is one of 200 where there are 20 a second.
     FAILURE_WAIT_NS = 10_000_000_000
-    MOST_BEGUN = 4
     LONGEST_WAIT = 8  # the same for slow endpoints, in probe_s
+    # The mean of fewer answers tells little, and what their peak is to it nothing.
+    FEWEST_SAMPLES = 10
     # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8
 
-# Four years, and there is room for LONGEST_WAIT above it. For calls in flight there is a limit as well, or the product of
-# all three would have none: a call an hour is as good as none.
-cdef double MOST_PROBE_NS = 1.3e17
+# 19 years, and there is room for LONGEST_WAIT above it.
+cdef double MOST_PROBE_NS = 6e17
 
 # An estimate below that many times what is typical is taken as it faded, without a look at the floor: if it fades to
 # nothing, that brings its endpoint one call, and is over.
@@ -77,8 +79,8 @@ cdef double FLOOR_MATTERS = 2.0
 # somebody would watch it for.
 cdef double SPREAD_LASTS_S = 60.0
 
-# An endpoint is probed when it takes that many times what is typical: one that is closer gets calls without it.
-cdef double WORTH_A_PROBE = 2.0
+# A larger spread is that of a start, or of penalties. With this one, what takes five times as long still counts as equal.
+cdef double MOST_SPREAD = 20.0
 
 
 @cython.final
@@ -261,74 +263,93 @@ cdef class P2cEwmaPicker(Picker):
     cdef uint32_t survey(self, int64_t now_ns) noexcept nogil:
         """Find what is typical of the fleet now; return an endpoint that is due for a probe, or the count if none is."""
         cdef const Member* members = self.view.members
-        cdef uint32_t count = self.view.count, known = 0, due = self.view.count
+        cdef uint32_t count = self.view.count, known = 0, settled = 0, due = self.view.count
         cdef uint32_t size = count if count < <uint32_t> SURVEYED else <uint32_t> SURVEYED
         cdef uint32_t turn, index, place = <uint32_t> load(&self.place)
         cdef int64_t surveyed_ns = load(&self.surveyed_ns), stalest_ns = INT64_MAX
+        cdef bint is_first = surveyed_ns == INT64_MIN
         cdef const SlotWords* slot
-        cdef double latencies[SURVEYED]
+        cdef double means[SURVEYED]
         cdef double spreads[SURVEYED]
-        cdef double typical_ns
+        cdef double mean_ns, peak_ns, typical_ns
         if not replace(&self.surveyed_ns, surveyed_ns, now_ns):
             return count  # another thread is at it
-        if surveyed_ns == INT64_MIN:
+        if is_first:
             # Nobody knows when the picker before this one had its last probe; any moment is as likely as another.
             store(&self.probed_ns, now_ns - <int64_t> (draw(&self.state) % <uint64_t> self.probe_ns))
-        typical_ns = load_double(&self.learning.typical_ns)  # of the survey before; probes can wait for one
+        typical_ns = load_double(&self.learning.typical_ns)  # of the survey before; probes wait for one
         for turn in range(size):
             # Evenly spread, as neighbours may be alike; one further each time, so that everyone's turn comes.
             index = <uint32_t> ((place + <uint64_t> turn * count // size) % count)
             slot = members[index].slot
-            if not is_newcomer(slot):
-                insert(latencies, known, load_double(&slot.latency_ns))
-                insert(spreads, known, load_double(&slot.peak_ns) / load_double(&slot.mean_ns))
+            mean_ns = load_double(&slot.mean_ns)
+            if mean_ns > 0 and not is_newcomer(slot):
+                insert(means, known, mean_ns)
                 known += 1
-            if heard_ns(slot) < stalest_ns and self.is_due(slot, typical_ns, now_ns):
+                # The first time what counts are the estimates, in which the spread of the picker before lives on.
+                peak_ns = load_double(&slot.latency_ns if is_first else &slot.peak_ns)
+                # Above the cap, it is that of a penalty.
+                if load(&slot.samples) >= FEWEST_SAMPLES and peak_ns <= load_double(&self.learning.cap_ns):
+                    insert(spreads, settled, peak_ns / mean_ns)
+                    settled += 1
+            if is_first or heard_ns(slot) >= stalest_ns:
+                continue
+            if self.is_due(slot, typical_ns, now_ns) and self.may_probe(slot, now_ns):
                 stalest_ns = heard_ns(slot)
                 due = index
         store(&self.place, place + 1 if place + 1 < count else 0)
         if known:
-            if self.alike_factor > 0:
-                # The median, so that a server that stands out, or half of them, does not speak for the fleet.
-                self.remember_spread(
-                    spreads[(known - 1) // 2], now_ns - surveyed_ns if surveyed_ns != INT64_MIN else 0
-                )
+            # The median, so that a server that stands out, or half of them, does not speak for the fleet.
+            self.remember_spread(
+                spreads[(settled - 1) // 2] if settled else 1.0, 0 if is_first else now_ns - surveyed_ns
+            )
             # The lower quartile and not the median: of a fleet of which half is slow, the other half is typical.
-            self.conclude(latencies[(known - 1) // 4], latencies[0])
-        if due < count and self.may_probe(members[due].slot, now_ns):
+            self.conclude(means[(known - 1) // 4], means[0])
+        if due < count:
             store(&self.probed_ns, now_ns)
             store(&self.probed_state, load(&self.state))
             return due
         return count
 
-    cdef void conclude(self, double typical_ns, double least_ns) noexcept nogil:
-        cdef double alike = load_double(&self.alike)
+    cdef void conclude(self, double mean_ns, double least_ns) noexcept nogil:
+        """Take note of the mean of a typical endpoint, and of the least.
+
+        From means, as peaks have penalties in them, and a penalty is a multiple of what is typical.
+        """
+        cdef double spread = load_double(&self.learning.spread)
+        cdef double alike = 1.0 + self.alike_factor * spread
+        cdef double typical_ns = spread * mean_ns
         cdef double care = min(self.widen_factor, FLOOR_MATTERS if self.has_floor else INFINITY)
         store_double(&self.learning.typical_ns, typical_ns)
-        store_double(&self.least_ns, least_ns)
+        store_double(&self.learning.cap_ns, self.peak_cap * mean_ns)
+        store_double(&self.learning.lift, spread if self.alike_factor > 0 else 0.0)
+        store_double(&self.least_ns, spread * least_ns)
+        store_double(&self.alike, alike)
         store_double(&self.bad_ns, max(self.widen_factor, alike) * typical_ns)
         store_double(&self.care_ns, max(care, alike) * typical_ns)
-        store_double(&self.learning.cap_ns, self.peak_cap * typical_ns / max(load_double(&self.learning.spread), 1.0))
 
     cdef void remember_spread(self, double spread, int64_t since_ns) noexcept nogil:
         """Hold on to the largest spread seen lately: heavy calls are rare, and the next one is nobody's fault either."""
-        # No answer counts for more than the cap, save those that came while nothing was known: a start says little.
-        spread = max(min(spread, self.peak_cap), load_double(&self.learning.spread) * faded(since_ns, self.spread_rate))
-        store_double(&self.learning.spread, spread)
-        store_double(&self.alike, 1.0 + self.alike_factor * spread)
+        spread = max(spread, load_double(&self.learning.spread) * faded(since_ns, self.spread_rate))
+        store_double(&self.learning.spread, min(max(spread, 1.0), MOST_SPREAD))
 
     cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil:
         """Tell whether nothing was heard for long of an endpoint that gets no calls because it is slow, or looks hung."""
         cdef int64_t left_alone_ns = now_ns - heard_ns(slot)
-        cdef uint64_t begun = <uint64_t> min(number_of(begun_calls(slot)), MOST_BEGUN)
-        if not self.has_probes or heard_ns(slot) <= 0:
+        cdef double estimate_ns = projected_ns(slot, now_ns, self.learning.rate)
+        cdef uint64_t begun = begun_calls(slot)
+        cdef double count = <double> number_of(begun)
+        if not self.has_probes:
             return False
-        if begun > 0:
+        if begun:
             # It may hang, and then another call is lost; or the last one it got is a long one, and it is well.
-            return is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns) * begun * begun)
-        return (
-            is_past(left_alone_ns, <uint64_t> self.probe_ns)
-            and projected_ns(slot, now_ns, self.learning.rate) > WORTH_A_PROBE * typical_ns
+            estimate_ns = max(estimate_ns, <double> (LONGEST_WAIT * self.probe_ns) * count * count)
+            return <double> ages_ns(begun, now_ns) > count * estimate_ns
+        if heard_ns(slot) <= 0:
+            return False
+        # Of an estimate of the future, as when the clock stepped back, all others look faded.
+        return is_past(left_alone_ns, <uint64_t> self.probe_ns) and (
+            left_alone_ns < -CLOCK_SLACK_NS or estimate_ns > SLOW * typical_ns
         )
 
     cdef bint may_probe(self, const SlotWords* slot, int64_t now_ns) noexcept nogil:
@@ -337,18 +358,14 @@ cdef class P2cEwmaPicker(Picker):
         cdef uint64_t picks = draws_since(load(&self.probed_state), &self.state) // (1 if self.view.columns == NULL else 2)
         cdef uint64_t failures = lasting_failures(slot)
         cdef int64_t left_alone_ns = now_ns - heard_ns(slot)
-        if load(&slot.passed) > 0:
+        if load(&slot.passed) > 0 and begun_calls(slot) == 0:
             return True  # it is on its way back
         # A probe that was cancelled leaves its endpoint as long unheard of as it was.
         if picks < PICKS_BETWEEN_PROBES and <uint64_t> now_ns - <uint64_t> load(&self.probed_ns) < <uint64_t> self.probe_ns:
             return False
         if failures > 0:
             return picks >= PICKS_BETWEEN_FAILURES * failures or is_past(left_alone_ns, FAILURE_WAIT_NS * failures)
-        return (
-            picks >= PICKS_BETWEEN_PROBES
-            or is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns))
-            or picks >= FEWEST_PICKS_BETWEEN_PROBES
-        )
+        return picks >= FEWEST_PICKS_BETWEEN_PROBES or is_past(left_alone_ns, <uint64_t> (LONGEST_WAIT * self.probe_ns))
 
 
 cdef inline int64_t heard_ns(const SlotWords* slot) noexcept nogil:

@@ -52,8 +52,7 @@ cdef double MOST_USES_OF_ONE = MOST_USES
 cdef enum:
     # Fewer entries are no choice (paper).
     FEWEST_POOLED = 2
-    # Reports of an endpoint that fails call after call are left aside longer each time, up to so many times as long;
-    # `p2c_ewma` is as patient.
+    # Reports of an endpoint that fails call after call are left aside longer each time, up to so many times as long.
     MOST_STREAK = 4
     # A set that is no larger is looked at whole where both draws are in doubt; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8

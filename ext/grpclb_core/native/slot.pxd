@@ -1,7 +1,7 @@
 """The mutable record of one endpoint: four cache lines of atomic words, of which a pick reads one.
 
 Who writes what: `open_call` at a pick, `close_call` when its ticket is finished, `Slot.forget_latency` when the
-connection was made anew. Reading never writes.
+connection was made anew, `Slot.start_trial`. Reading never writes.
 Calls whose length says something of the server (unary) are timed; streams are counted, not timed.
 """
 
@@ -31,12 +31,14 @@ cdef extern from *:
     /* 5 ms: an endpoint that is called more often than that is busy, and looking would cost it; for one that is called
      * less often the look costs next to nothing. */
     #define GRPCLB_ALIVE_NS 5000000
-    /* A server with ten times the latency, exponentially spread, answers within what is typical (a peak, so four or five
-     * times the mean) once in three times; three in a row, once in thirty. */
+    /* A server with ten times the latency gives a good answer once in four times (GOOD_MEANS); three in a row, once in
+     * sixty. */
     #define GRPCLB_PROBES_TO_PASS 3
     /* A probe is good if it took no longer than that many means of a typical server. Of answers that are exponentially
      * spread 95 of 100 do, and one in four of a server that takes ten times as long. */
     #define GRPCLB_GOOD_MEANS 3.0
+    /* An endpoint that takes that many times what is typical is slow: one that is closer gets calls without probes. */
+    #define GRPCLB_SLOW 2.0
     /* The mean of so many exponential answers is within a fifth of the truth, 95 times of 100. */
     #define GRPCLB_MOST_SAMPLES 100
     #define GRPCLB_LEAST_SHARE 0.01
@@ -48,6 +50,7 @@ cdef extern from *:
     const int64_t ALIVE_NS "GRPCLB_ALIVE_NS"
     const int64_t CLOCK_SLACK_NS "GRPCLB_CLOCK_SLACK_NS"
     const double GOOD_MEANS "GRPCLB_GOOD_MEANS"
+    const double SLOW "GRPCLB_SLOW"
     const double LEAST_SHARE "GRPCLB_LEAST_SHARE"
     const double LEAST_PENALTY "GRPCLB_LEAST_PENALTY"
     enum:
@@ -65,18 +68,18 @@ cdef struct SlotWords:
     word timed_free  # the same, counted without the GIL
     word streams  # open calls that are not timed
     word latency_ns  # the estimate as it stood at `stamp_ns` (observe_answer); a double
-    word stamp_ns  # time of the last timed answer; 0 or less while there was none (is_newcomer)
-    word left_open  # `timed` and `timed_free` as they stood when a timed call last ended (begun_calls)
+    word stamp_ns  # of when the estimate is; 0 or less while there was no answer (is_newcomer)
+    word left_open  # what is still open of what was at `left_ns`, as `timed` counts it (begun_calls)
     word alive_ns  # time of the last success; 0 after a failure (is_surely_alive), -1 on trial (is_on_trial)
     void* owner  # the Slot, borrowed; found here, a pick need not look it up elsewhere in memory
-    # What no pick reads
+    # What an ordinary pick does not read
     word successes
     word peak_ns  # peak EWMA as it stood at `stamp_ns`; a double
     word mean_ns  # mean latency of the last answers; a double
     word samples  # how many those are, up to MOST_SAMPLES
     word passed  # good answers in a row, of a newcomer or to probes, while it takes more of them (is_probe_news)
     word successes_free  # counted without the GIL
-    word failures
+    word left_ns  # time of the last timed success, or since when its connection or its trial is
     word answered_ns  # time of the last answer before `alive_ns` was last set to 0 (last_answer_ns)
     # What its load reports say
     word weight  # what they make its share of the calls; a double
@@ -88,6 +91,7 @@ cdef struct SlotWords:
     word ignored_reports  # reports that could not be believed
     word timed_out  # timed calls whose deadline the server let pass
     # The rest
+    word failures
     word streak  # failures in a row, good while the last call failed (failure_streak)
     word unjudged  # finished picks that were neither successes nor failures: cancelled, or never sent
 
@@ -95,9 +99,10 @@ cdef struct SlotWords:
 cdef struct Learning:
     # How a picker has its calls change what is known of their endpoints
     double rate  # halvings per ns of the latency estimate
-    word cap_ns  # the most that one answer may raise the estimate to; a double, infinite where nothing is known
+    word cap_ns  # the most that one answer counts for; a double, infinite where nothing is known
     word typical_ns  # what an estimate is in this fleet; a double, 0 while nothing is known
-    word spread  # how many means the peaks of this fleet are; a double, 0 to go by peaks alone
+    word spread  # how many means the peaks of this fleet are; a double, 1 or more, 0 while nothing is known
+    word lift  # the same, or 0 where estimates go by peaks alone
     uint64_t stale_ns  # an estimate that no answer came to for so long is changed by probes (is_probe_news)
     double failure_ns  # a failed call counts as one that took so long; 0 to take it for what it took
     double unavailable_ns
@@ -112,6 +117,7 @@ cdef inline Learning plain_learning(double rate) noexcept nogil:
     store_double(&learning.cap_ns, INFINITY)
     store_double(&learning.typical_ns, 0.0)
     store_double(&learning.spread, 0.0)
+    store_double(&learning.lift, 0.0)
     learning.stale_ns = UINT64_MAX
     learning.failure_ns = learning.unavailable_ns = learning.rate_limited_ns = 0.0
     learning.most_hint_ns = 0.0
@@ -119,7 +125,7 @@ cdef inline Learning plain_learning(double rate) noexcept nogil:
 
 
 cdef inline bint is_newcomer(const SlotWords* slot) noexcept nogil:
-    """Tell whether the endpoint has answered no timed call yet, or too few to know it by (after_introduction).
+    """Tell whether the endpoint has answered no timed call yet, or too few to know it by (introduce).
 
     Those, and calls that ended without an answer, may have left a lower bound of its latency; then `stamp_ns` is the
     negative of the time when that was learnt.
@@ -172,13 +178,19 @@ cdef inline int64_t timed_in_flight(const SlotWords* slot) noexcept nogil:
 
 
 cdef inline uint64_t begun_calls(const SlotWords* slot) noexcept nogil:
-    """Return the open timed calls that began since one last ended, as `timed_calls` tells of all.
+    """Return the open timed calls that began since one was last answered, as `timed_calls` tells of all.
 
     Those that were open before say nothing of how the server is now: while others are answered, a call that stays open
     is a long one, or it is on the connection before. Where threads meet, `left_open` may name one that has ended too.
     """
     cdef uint64_t begun = timed_calls(slot) - <uint64_t> load(&slot.left_open)
     return begun if number_of(begun) < 1 << (COUNT_BITS - 1) else 0
+
+
+cdef inline void leave_open(SlotWords* slot, int64_t now_ns) noexcept nogil:
+    """Look no more at how long the calls take that are open now."""
+    store(&slot.left_open, <int64_t> timed_calls(slot))
+    store(&slot.left_ns, now_ns)
 
 
 cdef inline int64_t in_flight(const SlotWords* slot) noexcept nogil:
@@ -195,9 +207,9 @@ cdef inline bint is_busy_trial(const SlotWords* slot) noexcept nogil:
 
 
 cdef inline int64_t ages_ns(uint64_t timed, int64_t now_ns) noexcept nogil:
-    """Return how long the open timed calls have been open, all added up; `timed` is what `timed_calls` returns.
+    """Return how long open timed calls have been open, all added up: those of `timed_calls`, or of `begun_calls`.
 
-    `timed` may also be what `begun_calls` returns. Of n calls that started at s1..sn this is n now - (s1 + .. + sn): two integers tell it without a list (brpc,
+    Of n calls that started at s1..sn this is n now - (s1 + .. + sn): two integers tell it without a list (brpc,
     locality_aware_load_balancer.h). The sum of start times wraps, the sum of ages does not come near that.
     """
     cdef uint64_t count = timed & ((1 << COUNT_BITS) - 1)
@@ -241,11 +253,13 @@ cdef inline bint is_past(int64_t age_ns, uint64_t limit_ns) noexcept nogil:
     return <uint64_t> (age_ns + CLOCK_SLACK_NS) > limit_ns
 
 
-cdef inline void begin_estimate(SlotWords* slot, double peak_ns, int64_t now_ns, const Learning* learning) noexcept nogil:
+cdef inline void begin_estimate(
+    SlotWords* slot, double peak_ns, int64_t samples, int64_t now_ns, const Learning* learning
+) noexcept nogil:
     """Take an endpoint for one whose answers have that peak, and the mean that goes with it in this fleet."""
     store_double(&slot.peak_ns, peak_ns)
     store_double(&slot.mean_ns, peak_ns / max(load_double(&learning.spread), 1.0))
-    store(&slot.samples, PROBES_TO_PASS)
+    store(&slot.samples, samples)
     store_double(&slot.latency_ns, peak_ns)
     store(&slot.stamp_ns, now_ns if now_ns > 0 else 1)
 
@@ -268,7 +282,8 @@ cdef inline bint is_probe_news(
     store(&slot.passed, passed if passed < PROBES_TO_PASS else 0)
     if passed >= PROBES_TO_PASS:
         # The half is for a fleet that became faster as a whole.
-        begin_estimate(slot, max(elapsed_ns, min(typical_ns, 0.5 * load_double(&slot.latency_ns))), now_ns, learning)
+        elapsed_ns = max(elapsed_ns, min(typical_ns, 0.5 * load_double(&slot.latency_ns)))
+        begin_estimate(slot, elapsed_ns, passed, now_ns, learning)
     return True
 
 
@@ -288,7 +303,7 @@ cdef inline void introduce(SlotWords* slot, double elapsed_ns, int64_t now_ns, c
         store(&slot.stamp_ns, -now_ns if now_ns > 0 else -1)
         return
     store(&slot.passed, 0)
-    begin_estimate(slot, max(slowest_ns, typical_ns), now_ns, learning)
+    begin_estimate(slot, max(slowest_ns, typical_ns), passed, now_ns, learning)
 
 
 cdef inline void observe_answer(
@@ -302,18 +317,20 @@ cdef inline void observe_answer(
     Two threads that finish at the same moment may lose one of their two samples.
     """
     cdef int64_t stamp = load(&slot.stamp_ns)
-    cdef int64_t heard_ns = now_ns
+    cdef int64_t asked_ns = now_ns - <int64_t> elapsed_ns
     cdef double taken_ns = min(elapsed_ns, load_double(&learning.cap_ns))
+    cdef double slow_ns = SLOW * load_double(&learning.typical_ns)
     cdef double peak_ns = load_double(&slot.peak_ns), mean_ns = load_double(&slot.mean_ns)
     cdef double kept, share
-    cdef int64_t samples
+    cdef int64_t samples, heard_ns = now_ns
     if stamp <= 0:
         introduce(slot, taken_ns, now_ns, learning)
         return
     if is_past(now_ns - stamp, learning.stale_ns):
         if is_probe_news(slot, taken_ns, now_ns, learning):
             return
-        heard_ns = max(stamp, now_ns - <int64_t> elapsed_ns)  # a slow answer tells of when it was asked for
+        if 0 < slow_ns < elapsed_ns and stamp < asked_ns:
+            heard_ns = asked_ns  # a slow answer tells of when it was asked for
     kept = faded(now_ns - stamp, learning.rate)
     samples = min(load(&slot.samples) + 1, MOST_SAMPLES)
     peak_ns = max(taken_ns, peak_ns * kept + taken_ns * (1.0 - kept))
@@ -322,7 +339,7 @@ cdef inline void observe_answer(
     store_double(&slot.peak_ns, peak_ns)
     store_double(&slot.mean_ns, mean_ns)
     store(&slot.samples, samples)
-    store_double(&slot.latency_ns, max(peak_ns, mean_ns * load_double(&learning.spread)))
+    store_double(&slot.latency_ns, max(peak_ns, mean_ns * load_double(&learning.lift)))
     store(&slot.stamp_ns, heard_ns if heard_ns > 0 else 1)
 
 
@@ -380,7 +397,10 @@ cdef inline void close_call(
         add(&slot.streams, -1)
     else:
         count(&slot.timed, &slot.timed_free, -timed_call(started_ns), held)
-        store(&slot.left_open, <int64_t> timed_calls(slot))
+        if outcome == SUCCESS:
+            leave_open(slot, now_ns)
+        elif started_ns < load(&slot.left_ns) and number_of(<uint64_t> load(&slot.left_open)) > 0:
+            add(&slot.left_open, -timed_call(started_ns))
         if elapsed_ns < 1:  # a clock that stands still, or steps back
             elapsed_ns = 1
     if outcome == SUCCESS:

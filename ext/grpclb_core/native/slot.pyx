@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 
 from grpclb_core.native.atomics cimport add, aligned_zeroed, load, load_double, store, store_double
+from grpclb_core.native.clock cimport ClockScale, clock_scale, read_clock
 from grpclb_core.native.ewma cimport decay_rate
 from grpclb_core.native.slot cimport (
     SlotWords,
@@ -12,11 +13,15 @@ from grpclb_core.native.slot cimport (
     in_flight,
     is_newcomer,
     is_on_trial,
+    is_waited_for,
     last_answer_ns,
+    leave_open,
     mean_age_ns,
     projected_ns,
-    timed_calls,
 )
+
+
+cdef const ClockScale* clock = clock_scale()
 
 
 @cython.final
@@ -45,6 +50,11 @@ cdef class Slot:
     def streams(self) -> int:
         """Those of the calls in flight that are streams."""
         return load(&self.words.streams)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a call is open that began since one was last answered, or a stream."""
+        return is_waited_for(self.words)
 
     @property
     def successes(self) -> int:
@@ -93,7 +103,11 @@ cdef class Slot:
 
     def start_trial(self) -> None:
         """Have the endpoint prove itself: one call at a time until one succeeds, beside those that are open now."""
-        store(&self.words.left_open, <int64_t> timed_calls(self.words))
+        self.start_trial_at(read_clock(clock))
+
+    def start_trial_at(self, int64_t now_ns) -> None:
+        """Do as `start_trial` does at the time `now_ns`, on the clock the picks are made by."""
+        leave_open(self.words, now_ns)
         if load(&self.words.alive_ns) > 0:
             store(&self.words.streak, 0)
         store(&self.words.answered_ns, last_answer_ns(self.words))
@@ -106,13 +120,17 @@ cdef class Slot:
 
     def forget_latency(self) -> None:
         """Make the endpoint a newcomer again, because the server behind it may be another one now."""
+        self.forget_latency_at(read_clock(clock))
+
+    def forget_latency_at(self, int64_t now_ns) -> None:
+        """Do as `forget_latency` does at the time `now_ns`, on the clock the picks are made by."""
         store(&self.words.stamp_ns, 0)
         store_double(&self.words.latency_ns, 0.0)
         store(&self.words.passed, 0)
-        store(&self.words.left_open, <int64_t> timed_calls(self.words))
+        leave_open(self.words, now_ns)
 
     def latency_ns_at(self, now_ns: int, decay_s: float) -> float:
-        """Return the peak-EWMA latency in ns, faded to `now_ns` with a mean lifetime of `decay_s`; 0.0 if unknown."""
+        """Return the latency estimate in ns, faded to `now_ns` with a mean lifetime of `decay_s`; 0.0 if unknown."""
         return projected_ns(self.words, now_ns, decay_rate(decay_s))
 
     def age_ns_at(self, now_ns: int) -> float:

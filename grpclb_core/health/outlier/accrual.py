@@ -140,7 +140,7 @@ def _fault_of_connection(seen: Seen, config: OutlierConfig) -> tuple[Reason, str
 
 def _called_s(track: Track, seen: Seen, now_s: float) -> float | None:
     """Return since when the call of a trial has been in flight; None if there is none."""
-    if not seen.in_flight:
+    if not seen.is_waited_for:
         return None
     return now_s if track.called_s is None or track.picks != seen.picks else track.called_s
 

@@ -34,7 +34,8 @@ class Seen(NamedTuple):
     """Connections lost or not made since the last success."""
     is_on_trial: bool = False
     """Whether it has to answer a call well yet, before it may have two at a time."""
-    in_flight: int = 0
+    is_waited_for: bool = False
+    """Whether a call is open that a trial waits for: a stream, or one that began since one was last answered."""
     standing: Standing | None = Standing.USABLE
     """What all others say of it; None while it is not connected."""
     picks: int = 0
