@@ -10,8 +10,8 @@ from __future__ import annotations
 from ..native import Slot
 
 PATIENCE = 4.0
-"""Latencies that silence has to last to be one. The estimate is a peak, so that an answer four times as late as the
-latest of the last seconds is none to wait for."""
+"""Latencies that silence has to last to be one. The estimate is a peak or more, so that an answer four times as late as
+the latest of the last seconds is none to wait for."""
 
 
 class Silence:

@@ -337,17 +337,17 @@ class TestAlike:
         assert picked[6_000:].count(0) < 0.01 * 6_000 < by_peak[6_000:].count(0)
 
     def test_penalties_are_no_spread(self) -> None:
-        """After a moment in which everybody fails, one that is four times as slow is still told from the others."""
-        clients = Clients([10 * MILLISECOND] * 4, 200)
+        """When the penalties of a moment in which everybody failed have faded, so has what it did to the spread."""
+        clients = Clients([10 * MILLISECOND] * 4, 50)
         clients.run(5)
         clients.outcomes[:] = [Outcome.UNAVAILABLE] * 4
         clients.run(1)
         clients.outcomes[:] = [Outcome.SUCCESS] * 4
-        clients.run(10)
-        clients.latencies_ns[0] = 40 * MILLISECOND
-        clients.run(2)
+        clients.run(100)
+        clients.latencies_ns[0] = 16 * MILLISECOND
+        clients.run(5)
         picked = clients.run(10)
-        assert picked.count(0) < 0.02 * len(picked)
+        assert picked.count(0) < 0.05 * len(picked)
 
     def test_a_picker_that_is_replaced_hands_on_what_it_knew(self) -> None:
         clients = Clients([10 * MILLISECOND] * 4, 200, probe_s=0)

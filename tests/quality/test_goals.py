@@ -19,7 +19,7 @@ QUICK = [
     "recovery-100-per-second",
     "two-of-four-slow",
 ]
-SEEDS = range(1, 6)
+SEEDS = range(1, 21)
 
 
 @pytest.mark.parametrize("name", QUICK)

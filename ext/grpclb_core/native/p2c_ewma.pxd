@@ -37,7 +37,7 @@ cdef class P2cEwmaPicker(Picker):
     cdef uint32_t widen(self, uint32_t best, double least_cost, int64_t now_ns) noexcept nogil
     cdef double excess(self, double latency_ns) noexcept nogil
     cdef uint32_t survey(self, int64_t now_ns) noexcept nogil
-    cdef void conclude(self, double mean_ns, double least_ns) noexcept nogil
+    cdef void conclude(self, double typical_ns, double least_ns) noexcept nogil
     cdef void remember_spread(self, double spread, int64_t since_ns) noexcept nogil
     cdef bint is_due(self, const SlotWords* slot, double typical_ns, int64_t now_ns) noexcept nogil
     cdef bint may_probe(self, const SlotWords* slot, int64_t now_ns) noexcept nogil

@@ -79,7 +79,7 @@ cdef double FLOOR_MATTERS = 2.0
 # somebody would watch it for.
 cdef double SPREAD_LASTS_S = 60.0
 
-# A larger spread is that of a start, or of penalties. With this one, what takes five times as long still counts as equal.
+# A larger spread is that of a start. With this one, what takes five times as long still counts as equal.
 cdef double MOST_SPREAD = 20.0
 
 
@@ -269,6 +269,7 @@ cdef class P2cEwmaPicker(Picker):
         cdef int64_t surveyed_ns = load(&self.surveyed_ns), stalest_ns = INT64_MAX
         cdef bint is_first = surveyed_ns == INT64_MIN
         cdef const SlotWords* slot
+        cdef double latencies[SURVEYED]
         cdef double means[SURVEYED]
         cdef double spreads[SURVEYED]
         cdef double mean_ns, peak_ns, typical_ns
@@ -284,12 +285,13 @@ cdef class P2cEwmaPicker(Picker):
             slot = members[index].slot
             mean_ns = load_double(&slot.mean_ns)
             if mean_ns > 0 and not is_newcomer(slot):
+                # One that gave no answer lately has its estimate from another spread.
+                insert(latencies, known, max(load_double(&slot.latency_ns), mean_ns * load_double(&self.learning.lift)))
                 insert(means, known, mean_ns)
                 known += 1
                 # The first time what counts are the estimates, in which the spread of the picker before lives on.
                 peak_ns = load_double(&slot.latency_ns if is_first else &slot.peak_ns)
-                # Above the cap, it is that of a penalty.
-                if load(&slot.samples) >= FEWEST_SAMPLES and peak_ns <= load_double(&self.learning.cap_ns):
+                if load(&slot.samples) >= FEWEST_SAMPLES:
                     insert(spreads, settled, peak_ns / mean_ns)
                     settled += 1
             if is_first or heard_ns(slot) >= stalest_ns:
@@ -304,26 +306,22 @@ cdef class P2cEwmaPicker(Picker):
                 spreads[(settled - 1) // 2] if settled else 1.0, 0 if is_first else now_ns - surveyed_ns
             )
             # The lower quartile and not the median: of a fleet of which half is slow, the other half is typical.
-            self.conclude(means[(known - 1) // 4], means[0])
+            store_double(&self.learning.mean_ns, means[(known - 1) // 4])
+            self.conclude(latencies[(known - 1) // 4], latencies[0])
         if due < count:
             store(&self.probed_ns, now_ns)
             store(&self.probed_state, load(&self.state))
             return due
         return count
 
-    cdef void conclude(self, double mean_ns, double least_ns) noexcept nogil:
-        """Take note of the mean of a typical endpoint, and of the least.
-
-        From means, as peaks have penalties in them, and a penalty is a multiple of what is typical.
-        """
+    cdef void conclude(self, double typical_ns, double least_ns) noexcept nogil:
         cdef double spread = load_double(&self.learning.spread)
         cdef double alike = 1.0 + self.alike_factor * spread
-        cdef double typical_ns = spread * mean_ns
         cdef double care = min(self.widen_factor, FLOOR_MATTERS if self.has_floor else INFINITY)
         store_double(&self.learning.typical_ns, typical_ns)
-        store_double(&self.learning.cap_ns, self.peak_cap * mean_ns)
+        store_double(&self.learning.cap_ns, self.peak_cap * load_double(&self.learning.mean_ns))
         store_double(&self.learning.lift, spread if self.alike_factor > 0 else 0.0)
-        store_double(&self.least_ns, spread * least_ns)
+        store_double(&self.least_ns, least_ns)
         store_double(&self.alike, alike)
         store_double(&self.bad_ns, max(self.widen_factor, alike) * typical_ns)
         store_double(&self.care_ns, max(care, alike) * typical_ns)

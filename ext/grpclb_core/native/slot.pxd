@@ -74,7 +74,7 @@ cdef struct SlotWords:
     void* owner  # the Slot, borrowed; found here, a pick need not look it up elsewhere in memory
     # What an ordinary pick does not read
     word successes
-    word peak_ns  # peak EWMA as it stood at `stamp_ns`; a double
+    word peak_ns  # peak EWMA of the answers alone, as it stood at the last one; a double
     word mean_ns  # mean latency of the last answers; a double
     word samples  # how many those are, up to MOST_SAMPLES
     word passed  # good answers in a row, of a newcomer or to probes, while it takes more of them (is_probe_news)
@@ -101,6 +101,7 @@ cdef struct Learning:
     double rate  # halvings per ns of the latency estimate
     word cap_ns  # the most that one answer counts for; a double, infinite where nothing is known
     word typical_ns  # what an estimate is in this fleet; a double, 0 while nothing is known
+    word mean_ns  # the mean latency of a typical endpoint; a double, 0 while nothing is known
     word spread  # how many means the peaks of this fleet are; a double, 1 or more, 0 while nothing is known
     word lift  # the same, or 0 where estimates go by peaks alone
     uint64_t stale_ns  # an estimate that no answer came to for so long is changed by probes (is_probe_news)
@@ -116,6 +117,7 @@ cdef inline Learning plain_learning(double rate) noexcept nogil:
     learning.rate = rate
     store_double(&learning.cap_ns, INFINITY)
     store_double(&learning.typical_ns, 0.0)
+    store_double(&learning.mean_ns, 0.0)
     store_double(&learning.spread, 0.0)
     store_double(&learning.lift, 0.0)
     learning.stale_ns = UINT64_MAX
@@ -274,9 +276,8 @@ cdef inline bint is_probe_news(
     probe comes at once.
     """
     cdef double typical_ns = load_double(&learning.typical_ns)
-    cdef double mean_ns = typical_ns / max(load_double(&learning.spread), 1.0)
     cdef int64_t passed = load(&slot.passed) + 1
-    if elapsed_ns > min(typical_ns, GOOD_MEANS * mean_ns):
+    if elapsed_ns > min(typical_ns, GOOD_MEANS * load_double(&learning.mean_ns)):
         store(&slot.passed, 0)
         return False
     store(&slot.passed, passed if passed < PROBES_TO_PASS else 0)
@@ -313,13 +314,14 @@ cdef inline void observe_answer(
 
     That is a peak EWMA, up at once and down with the decay time (finagle's PeakEwma), but no less than what peaks are
     in this fleet where the mean is that of this endpoint. The peak is quick to tell that something is wrong, the mean
-    is slow to be misled: of two servers alike one has had the heavier call lately.
+    is slow to be misled: of two servers alike one has had the heavier call lately. Penalties are in the estimate alone.
     Two threads that finish at the same moment may lose one of their two samples.
     """
     cdef int64_t stamp = load(&slot.stamp_ns)
     cdef int64_t asked_ns = now_ns - <int64_t> elapsed_ns
     cdef double taken_ns = min(elapsed_ns, load_double(&learning.cap_ns))
     cdef double slow_ns = SLOW * load_double(&learning.typical_ns)
+    cdef double latency_ns = load_double(&slot.latency_ns)
     cdef double peak_ns = load_double(&slot.peak_ns), mean_ns = load_double(&slot.mean_ns)
     cdef double kept, share
     cdef int64_t samples, heard_ns = now_ns
@@ -334,12 +336,13 @@ cdef inline void observe_answer(
     kept = faded(now_ns - stamp, learning.rate)
     samples = min(load(&slot.samples) + 1, MOST_SAMPLES)
     peak_ns = max(taken_ns, peak_ns * kept + taken_ns * (1.0 - kept))
+    latency_ns = max(taken_ns, latency_ns * kept + taken_ns * (1.0 - kept))
     share = LEAST_SHARE if samples >= MOST_SAMPLES else 1.0 / <double> samples  # a division is what all the rest takes
     mean_ns += (taken_ns - mean_ns) * max(1.0 - kept, share)
     store_double(&slot.peak_ns, peak_ns)
     store_double(&slot.mean_ns, mean_ns)
     store(&slot.samples, samples)
-    store_double(&slot.latency_ns, max(peak_ns, mean_ns * load_double(&learning.lift)))
+    store_double(&slot.latency_ns, max(latency_ns, mean_ns * load_double(&learning.lift)))
     store(&slot.stamp_ns, heard_ns if heard_ns > 0 else 1)
 
 
@@ -348,7 +351,6 @@ cdef inline void observe_bound(SlotWords* slot, double elapsed_ns, int64_t now_n
     cdef int64_t stamp = now_ns if now_ns > 0 else 1
     if elapsed_ns <= projected_ns(slot, now_ns, rate):
         return
-    store_double(&slot.peak_ns, elapsed_ns)
     store_double(&slot.latency_ns, elapsed_ns)
     store(&slot.stamp_ns, -stamp if is_newcomer(slot) else stamp)
 
@@ -360,14 +362,16 @@ cdef inline bint is_failure(int outcome) noexcept nogil:
 cdef inline double penalty_ns(int outcome, const Learning* learning) noexcept nogil:
     """Return how long a failed call is taken to have lasted: else a server that fails at once looks like a fast one.
 
-    Never less than several times what is typical, as there are services that take seconds.
+    Never less than several times what is typical, as there are services that take seconds: by their means, for
+    estimates have penalties in them.
     """
     cdef double penalty = learning.failure_ns
+    cdef double least_ns = LEAST_PENALTY * load_double(&learning.spread) * load_double(&learning.mean_ns)
     if outcome == UNAVAILABLE:
         penalty = learning.unavailable_ns
     elif outcome == RATE_LIMITED:
         penalty = learning.rate_limited_ns
-    return max(penalty, LEAST_PENALTY * load_double(&learning.typical_ns)) if penalty > 0 else 0.0
+    return max(penalty, least_ns) if penalty > 0 else 0.0
 
 
 cdef inline void count_failure(SlotWords* slot, int outcome, int64_t now_ns, bint stream) noexcept nogil:
