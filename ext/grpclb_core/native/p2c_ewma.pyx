@@ -22,6 +22,7 @@ from grpclb_core.native.draws cimport below, draw, draw_pair, draws_since, mix
 from grpclb_core.native.ewma cimport MOST_HALVINGS, decay_rate, faded, halved
 from grpclb_core.native.slot cimport (
     CLOCK_SLACK_NS,
+    FEWEST_SAMPLES,
     SLOW,
     SlotWords,
     ages_ns,
@@ -63,8 +64,6 @@ cdef enum:
     # Pickers that are replaced often never see that many picks; a call in 10 s is one of 200 where there are 20 a second.
     FAILURE_WAIT_NS = 10_000_000_000
     LONGEST_WAIT = 8  # the same for slow endpoints, in probe_s
-    # The mean of fewer answers tells little, and what their peak is to it nothing.
-    FEWEST_SAMPLES = 10
     # A set that is no larger is looked at whole where two draws were bad; of a larger one, so many more are drawn.
     MOST_EXTRA_DRAWS = 8
 
@@ -285,8 +284,7 @@ cdef class P2cEwmaPicker(Picker):
             slot = members[index].slot
             mean_ns = load_double(&slot.mean_ns)
             if mean_ns > 0 and not is_newcomer(slot):
-                # One that gave no answer lately has its estimate from another spread.
-                insert(latencies, known, max(load_double(&slot.latency_ns), mean_ns * load_double(&self.learning.lift)))
+                insert(latencies, known, load_double(&slot.latency_ns))
                 insert(means, known, mean_ns)
                 known += 1
                 # The first time what counts are the estimates, in which the spread of the picker before lives on.

@@ -42,6 +42,8 @@ cdef extern from *:
     /* The mean of so many exponential answers is within a fifth of the truth, 95 times of 100. */
     #define GRPCLB_MOST_SAMPLES 100
     #define GRPCLB_LEAST_SHARE 0.01
+    /* The mean of fewer answers tells little, and what their peak is to it nothing. */
+    #define GRPCLB_FEWEST_SAMPLES 10
     /* 1 ms, a thousand times the time between two readings of a call, and nothing to what it is added to. */
     #define GRPCLB_CLOCK_SLACK_NS 1000000
     /* In what is typical. Two calls in flight on everybody else, and the one that fails is still dearer by far. */
@@ -54,6 +56,7 @@ cdef extern from *:
     const double LEAST_SHARE "GRPCLB_LEAST_SHARE"
     const double LEAST_PENALTY "GRPCLB_LEAST_PENALTY"
     enum:
+        FEWEST_SAMPLES "GRPCLB_FEWEST_SAMPLES"
         MOST_SAMPLES "GRPCLB_MOST_SAMPLES"
         PROBES_TO_PASS "GRPCLB_PROBES_TO_PASS"
         COUNT_BITS "GRPCLB_COUNT_BITS"
@@ -323,8 +326,10 @@ cdef inline void observe_answer(
     cdef double slow_ns = SLOW * load_double(&learning.typical_ns)
     cdef double latency_ns = load_double(&slot.latency_ns)
     cdef double peak_ns = load_double(&slot.peak_ns), mean_ns = load_double(&slot.mean_ns)
+    cdef int64_t samples = load(&slot.samples), heard_ns = now_ns
+    cdef double lift = load_double(&learning.lift) if samples >= FEWEST_SAMPLES else 0.0
+    cdef bint is_penalty = latency_ns > max(peak_ns, mean_ns * lift)  # more than answers account for
     cdef double kept, share
-    cdef int64_t samples, heard_ns = now_ns
     if stamp <= 0:
         introduce(slot, taken_ns, now_ns, learning)
         return
@@ -334,15 +339,15 @@ cdef inline void observe_answer(
         if 0 < slow_ns < elapsed_ns and stamp < asked_ns:
             heard_ns = asked_ns  # a slow answer tells of when it was asked for
     kept = faded(now_ns - stamp, learning.rate)
-    samples = min(load(&slot.samples) + 1, MOST_SAMPLES)
+    samples = min(samples + 1, MOST_SAMPLES)
     peak_ns = max(taken_ns, peak_ns * kept + taken_ns * (1.0 - kept))
-    latency_ns = max(taken_ns, latency_ns * kept + taken_ns * (1.0 - kept))
     share = LEAST_SHARE if samples >= MOST_SAMPLES else 1.0 / <double> samples  # a division is what all the rest takes
     mean_ns += (taken_ns - mean_ns) * max(1.0 - kept, share)
     store_double(&slot.peak_ns, peak_ns)
     store_double(&slot.mean_ns, mean_ns)
     store(&slot.samples, samples)
-    store_double(&slot.latency_ns, max(latency_ns, mean_ns * load_double(&learning.lift)))
+    latency_ns = latency_ns * kept + taken_ns * (1.0 - kept) if is_penalty else 0.0
+    store_double(&slot.latency_ns, max(max(peak_ns, mean_ns * lift), latency_ns))
     store(&slot.stamp_ns, heard_ns if heard_ns > 0 else 1)
 
 
