@@ -192,8 +192,7 @@ class Balancer:
         self._stopping = True
         self.current.picker = None
         # Not grpc.aio's own grace: a channel whose closing was cancelled half-way never closes.
-        # Looked for now and then, as the compiled core tells nobody of the end of a call.
-        while self._upkeep.is_busy() and anyio.current_time() < ends_s:  # noqa: ASYNC110
+        while self._upkeep.is_busy() and anyio.current_time() < ends_s:  # noqa: ASYNC110 - the core tells nobody of ends
             await anyio.sleep(CLOSING_POLL_S)
 
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -104,9 +104,9 @@ async def test_weights_of_a_static_list(servers: list[EchoServer]) -> None:
         shares = [server.open_calls for server in servers]
         for call in calls:
             call.cancel()
-    # Of four draws by weight two may fall on one server, so the least loaded for its weight is not always found; in
-    # twenty thousand runs of the picker alone, no server was off by more than 3.
-    assert all(abs(share - exact) <= 5 for share, exact in zip(shares, (10, 10, 20, 40), strict=True)), shares
+    # Of four draws by weight two may fall on one server, so the least loaded for its weight is not always found: of the
+    # picker alone, none of twenty thousand seeds was off by more than 3 (99.98 % confidence).
+    assert all(abs(share - exact) <= 3 for share, exact in zip(shares, (10, 10, 20, 40), strict=True)), shares
 
 
 async def test_outage_says_what_where_and_why() -> None:
@@ -351,7 +351,8 @@ async def test_closing_at_the_moment_of_a_timeout(rounds: int) -> None:
 
 def test_no_credentials_are_not_taken_for_plaintext() -> None:
     with pytest.raises(lb.ConfigError, match="insecure_channel"):
-        lb.secure_channel("ipv4:127.0.0.1:1", None)  # type: ignore[arg-type]
+        nothing: Any = None
+        lb.secure_channel("ipv4:127.0.0.1:1", nothing)
 
 
 @pytest.mark.parametrize(

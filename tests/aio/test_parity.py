@@ -387,7 +387,8 @@ async def test_interceptors_added_later(factory: Factory, server: EchoServer) ->
     async with factory(f"ipv4:{server.address}") as channel:
         method = channel.unary_unary(UNARY_UNARY)
         assert await method(b"x") == b"x"
-        channel._unary_unary_interceptors.append(Tagging("late"))  # type: ignore[attr-defined]
+        opened: Any = channel
+        opened._unary_unary_interceptors.append(Tagging("late"))
         assert await method(b"x") == b"xlate"
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -215,13 +216,13 @@ async def test_a_service_config_may_ask_for_it_and_take_it_back() -> None:
             await name_from(channel)
             await eventually(lambda: accepted(relays) == [1, 1, 1])
 
-            def states() -> list[str]:
-                return sorted(one.state for one in channel.balancer.snapshot().endpoints)
+            def are_ready(count: int) -> bool:
+                return [one.state for one in channel.balancer.snapshot().endpoints] == ["ready"] * count
 
-            await eventually(lambda: states() == ["ready"] * 3)
+            await eventually(partial(are_ready, 3))
             for policy, count in (({"pick_first": {"shuffleAddressList": False}}, 1), ({"round_robin": {}}, 3)):
                 text = json.dumps({"loadBalancingConfig": [policy]})
                 assert source._sink is not None
                 source._sink.update(Resolution(everyone, service_config=text))
-                await eventually(lambda count=count: states() == ["ready"] * count)  # type: ignore[misc]
+                await eventually(partial(are_ready, count))
                 assert len({await name_from(channel) for _ in range(12)}) == count

@@ -185,7 +185,7 @@ class Hasty:
     name: ClassVar[str] = "hasty"
     decay_s = 10.0
     oob_period_s: float | None = -1.0
-    rebuild_s = -1.0
+    rebuild_s: float | None = -1.0
 
     def __init__(self) -> None:
         self.built = 0
@@ -250,7 +250,7 @@ async def test_no_picker_comes_back_while_the_balancer_closes() -> None:
 async def test_a_window_of_slow_start_that_is_over_costs_nothing_more() -> None:
     class Counting(Hasty):
         oob_period_s = None
-        rebuild_s = None  # type: ignore[assignment]
+        rebuild_s = None
 
     policy = Counting()
     async with echo_servers(2) as servers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,8 +28,8 @@ COMING, UP, FAILING = Stage.COMING, Stage.UP, Stage.FAILING
 DELAY_S = 0.25
 
 
-def four(number: int, **fields: object) -> Endpoint:
-    return Endpoint(Address(f"10.0.0.{number}", 50051), **fields)  # type: ignore[arg-type]
+def four(number: int, **fields: Any) -> Endpoint:
+    return Endpoint(Address(f"10.0.0.{number}", 50051), **fields)
 
 
 def six(number: int) -> Endpoint:

@@ -8,17 +8,17 @@ import pytest
 from grpclb_core.endpoints.lifecycle import OF_CONNECTION, Event, State, after
 
 # Written out once more, by hand and as a grid, so that a slip in the table shows.
-C, R, I, F, D, G = State  # noqa: E741
+c, r, i, f, d, g = State
 GRID = {
-    #                   from C  R  I  F  D  G
-    Event.DIALLED:      (C, C, C, C, D, G),
-    Event.CONNECTED:    (R, R, R, R, D, G),
-    Event.DISCONNECTED: (I, I, I, I, D, G),
-    Event.REFUSED:      (F, F, F, F, D, G),
-    Event.SILENT:       (F, F, F, F, D, G),
-    Event.REMOVED:      (D, D, D, D, D, G),
-    Event.RETURNED:     (C, R, I, F, C, G),
-    Event.DRAINED:      (C, R, I, F, G, G),
+    #                   from c  r  i  f  d  g
+    Event.DIALLED:      (c, c, c, c, d, g),
+    Event.CONNECTED:    (r, r, r, r, d, g),
+    Event.DISCONNECTED: (i, i, i, i, d, g),
+    Event.REFUSED:      (f, f, f, f, d, g),
+    Event.SILENT:       (f, f, f, f, d, g),
+    Event.REMOVED:      (d, d, d, d, d, g),
+    Event.RETURNED:     (c, r, i, f, c, g),
+    Event.DRAINED:      (c, r, i, f, g, g),
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import grpc.aio
 import pytest
 from grpc import ChannelConnectivity as Connectivity
 
@@ -25,7 +26,7 @@ class StandIn:
 
 def connection(state: Connectivity = Connectivity.IDLE) -> tuple[Connection, StandIn]:
     channel = StandIn(state)
-    return Connection(cast("object", channel)), channel  # type: ignore[arg-type]
+    return Connection(cast("grpc.aio.Channel", channel)), channel
 
 
 @pytest.fixture

@@ -179,8 +179,7 @@ class TestAge:
     def test_a_newcomer_that_hangs_after_its_first_answer_gets_no_stream_of_calls(self) -> None:
         clients = Clients([10 * MILLISECOND] * 4, 100)
         clients.run(5)
-        clients.end_all()
-        clients.slots[0].forget_latency_at(clients.now_ns)
+        clients.reconnect(0)
         clients.run_until(0)
         clients.latencies_ns[0] = 36_000 * SECOND
         assert clients.run(600).count(0) <= 7

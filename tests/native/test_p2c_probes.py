@@ -132,8 +132,7 @@ class TestNewcomers:
     def test_one_whose_first_call_is_a_long_one_is_tried_again(self) -> None:
         clients = Clients([10 * MILLISECOND] * 4, 1_000)  # so that a call more in flight is no hindrance
         clients.run(5)
-        clients.end_all()
-        clients.slots[0].forget_latency_at(clients.now_ns)
+        clients.reconnect(0)
         clients.latencies_ns[0] = 3600 * SECOND
         clients.run_until(0)
         clients.latencies_ns[0] = 10 * MILLISECOND
@@ -177,8 +176,7 @@ class TestNewcomers:
     def test_a_lucky_first_answer_brings_no_stampede(self, seed: int) -> None:
         clients = Clients([10 * MILLISECOND] * 10, 2_000, seed)
         clients.run(1)
-        clients.end_all()
-        clients.slots[9].forget_latency_at(clients.now_ns)
+        clients.reconnect(9)
         clients.latencies_ns[9] = MILLISECOND
         clients.run_until(9)
         clients.latencies_ns[9] = 200 * MILLISECOND  # the next ones are those of a server that warms up
@@ -214,8 +212,7 @@ class TestNewcomers:
     def test_one_that_fails_after_its_first_answer_is_no_better_than_one_that_failed_at_once(self) -> None:
         clients = Clients([10 * MILLISECOND] * 4, 200)
         clients.run(2)
-        clients.end_all()
-        clients.slots[0].forget_latency_at(clients.now_ns)
+        clients.reconnect(0)
         clients.run_until(0)
         clients.end_all()
         clients.outcomes[0], clients.latencies_ns[0] = Outcome.UNAVAILABLE, 1

@@ -41,6 +41,11 @@ class Clients:
                 return
         raise AssertionError(f"endpoint {index} is never picked in {seconds} s")
 
+    def reconnect(self, index: int) -> None:
+        """End all calls, and have an endpoint start over, as with a connection made anew."""
+        self.end_all()
+        self.slots[index].forget_latency_at(self.now_ns)
+
     def end_all(self) -> None:
         for _, index, ticket in self._open:
             ticket.finish_at(self.outcomes[index], self.now_ns)

@@ -143,9 +143,17 @@ class Etcd:
             with error:
                 raise OSError(error.read().decode()) from None
 
+    def write(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """Post what may be done twice, and again while nobody leads the cluster for longer than an answer may take."""
+        try:
+            return self.post(path, body)
+        except TimeoutError:
+            self.wait()
+            return self.post(path, body)
+
     def put(self, key: str, content: str, **more: object) -> int:
         """Write a key, and give the revision."""
-        answer = self.post("/v3/kv/put", {"key": _b64(key), "value": _b64(content), **more})
+        answer = self.write("/v3/kv/put", {"key": _b64(key), "value": _b64(content), **more})
         return int(answer["header"]["revision"])
 
     def put_all(self, contents: Mapping[str, str]) -> None:
@@ -154,7 +162,7 @@ class Etcd:
         self.post("/v3/kv/txn", {"success": puts})
 
     def delete(self, key: str) -> None:
-        self.post("/v3/kv/deleterange", {"key": _b64(key)})
+        self.write("/v3/kv/deleterange", {"key": _b64(key)})
 
     def keys(self, prefix: str) -> list[dict[str, Any]]:
         answer = self.post(
